@@ -47,8 +47,8 @@ def instance_norm_act(
         eps: added to the variance.
 
     Returns:
-        [N, C, H + 2 pad, W + 2 pad], dtype and layout of x. Statistics are float32 (float64 for
-        float64).
+        [N, C, H + 2 pad, W + 2 pad], dtype of x, and its layout too except from the reference
+        back end, which leaves layout to PyTorch. Statistics are float32 (float64 for float64).
 
     Raises:
         TypeError: a dtype that is not floating-point.

@@ -24,12 +24,13 @@ def instance_norm_act_reference(
     """
     dtype = x.dtype
     # PyTorch asks for affine parameters in x's dtype; under autocast they are wider than x.
-    y = F.instance_norm(
-        x,
-        weight=None if weight is None else weight.to(dtype),
-        bias=None if bias is None else bias.to(dtype),
-        eps=eps,
-    )
+    weight = None if weight is None else weight.to(dtype)
+    bias = None if bias is None else bias.to(dtype)
+    if x.numel():
+        y = F.instance_norm(x, weight=weight, bias=bias, eps=eps)
+    else:  # F.instance_norm does not take an empty batch
+        y = x if weight is None else x * weight[:, None, None]
+        y = y if bias is None else y + bias[:, None, None]
     if act == "relu":
         y = F.relu(y)
     elif act == "leaky_relu":

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures of the whole suite: NaN memory, back ends, devices."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cyclegan_fast import backend
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests/numerics.py, from every folder below
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none, and say so."""
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="no CUDA device")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def nan_memory():
+    """Fill every uninitialised tensor with NaN, so that an element nobody wrote cannot pass."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    """A device that exists here."""
+    return request.param
+
+
+@pytest.fixture(params=["reference", "native"])
+def each_backend(request: pytest.FixtureRequest, device: str):
+    """Every back end of the ops; a missing one is a failure on a machine with a compiler."""
+    with backend.use_backend(request.param):
+        yield request.param

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""reflect_pad2d: data movement, so equal bit for bit; its adjoint within the budget."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from numerics import assert_within_budget
+
+from cyclegan_fast import backend
+from cyclegan_fast.ops import reflect_pad2d
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+# (shape, pad): the widest reflection there is, odd sizes, vector tails, many planes, no image.
+CASES = [
+    ((1, 1, 2, 2), 1),
+    ((2, 3, 5, 7), 4),
+    ((1, 37, 9, 6), 3),
+    ((2, 32, 8, 8), 1),
+    ((1, 70_000, 2, 3), 1),
+    ((0, 3, 4, 4), 1),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize(("shape", "pad"), CASES, ids=str)
+def test_equals_torch(shape, pad, memory_format, dtype, device, each_backend):
+    x = torch.randn(shape, device=device).to(dtype).contiguous(memory_format=memory_format)
+    leaf = x.clone(memory_format=memory_format).requires_grad_()
+    y = reflect_pad2d(leaf, pad)
+    assert torch.equal(y, F.pad(x, (pad,) * 4, mode="reflect"))
+
+    grad_y = torch.randn(y.shape, device=device).to(dtype)
+    (gradient,) = torch.autograd.grad(y, leaf, grad_y)
+    eager, truth = (
+        torch.autograd.grad(F.pad(other, (pad,) * 4, mode="reflect"), other, grad_y.to(other))[0]
+        for other in (x.clone().requires_grad_(), x.double().requires_grad_())
+    )
+    assert_within_budget(gradient, eager, truth, "gradient of x")
+
+
+def test_gradient_layouts(device, each_backend):
+    x = torch.randn(2, 8, 6, 6, device=device, requires_grad=True)
+    y = reflect_pad2d(x, 2)
+    grad_y = torch.randn(2, 8, 10, 20, device=device)[..., ::2]
+    (dense,) = torch.autograd.grad(y, x, grad_y.contiguous(), retain_graph=True)
+    (strided,) = torch.autograd.grad(y, x, grad_y)
+    assert torch.equal(dense, strided)
+    (expanded,) = torch.autograd.grad(reflect_pad2d(x, 2).mean(), x)
+    assert torch.isfinite(expanded).all()
+
+
+def test_zero_pad_is_the_input(device, each_backend):
+    x = torch.randn(1, 2, 3, 3, device=device)
+    assert reflect_pad2d(x, 0) is x
+
+
+def test_gradcheck(device, each_backend):
+    x = torch.randn(2, 2, 4, 5, dtype=torch.float64, device=device, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: reflect_pad2d(x, 3), x)
+
+
+def test_opcheck(device):
+    with backend.use_backend("native"):
+        for x in (
+            torch.randn(2, 3, 6, 6, device=device, requires_grad=True),
+            torch.randn(2, 3, 6, 6, device=device).contiguous(memory_format=torch.channels_last),
+        ):
+            torch.library.opcheck(
+                torch.ops.cyclegan_fast.reflect_pad2d.default, (x, 2, "native")
+            )
+
+
+def test_compiles_whole(device, each_backend):
+    torch._dynamo.reset()
+    x = torch.randn(2, 3, 6, 6, device=device)
+    compiled = torch.compile(
+        lambda x: reflect_pad2d(x + 1, 2), fullgraph=True, backend="aot_eager"
+    )
+    assert torch.equal(compiled(x), reflect_pad2d(x + 1, 2))
+
+
+def test_second_derivative_is_refused_with_advice(device):
+    x = torch.randn(1, 2, 4, 4, device=device, requires_grad=True)
+    with backend.use_backend("native"):
+        y = reflect_pad2d(x, 1)
+        (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        with pytest.raises(Exception, match=r"restore\(net\)"):
+            gradient.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("x", "pad", "error", "message"),
+    [
+        (torch.zeros(3, 4, 4), 1, ValueError, r"x must have shape \[N, C, H, W\]"),
+        (torch.zeros(1, 1, 4, 4, dtype=torch.uint8), 1, TypeError, "x must be float16"),
+        (torch.zeros(1, 1, 4, 3), 3, ValueError, r"min\(H, W\) = 3, got 3"),
+        (torch.zeros(1, 1, 4, 4), -1, ValueError, "got -1"),
+        (torch.zeros(1, 1, 4, 4), True, TypeError, "pad must be an int, got bool"),
+    ],
+)
+def test_wrong_arguments_are_named(x, pad, error, message):
+    with pytest.raises(error, match=message):
+        reflect_pad2d(x, pad)

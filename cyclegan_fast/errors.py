@@ -19,3 +19,7 @@ class DoubleBackwardError(CycleganFastError, RuntimeError):
             "(create_graph=True, as a gradient penalty does). Use cyclegan_fast.restore(net) on "
             'the network, or run it inside cyclegan_fast.backend.use_backend("reference").'
         )
+
+
+class WeightsError(CycleganFastError, ValueError):
+    """A weights file cannot be used: what it holds, what was expected, what to do."""

@@ -23,3 +23,25 @@ class DoubleBackwardError(CycleganFastError, RuntimeError):
 
 class WeightsError(CycleganFastError, ValueError):
     """A weights file cannot be used: what it holds, what was expected, what to do."""
+
+
+class DataError(CycleganFastError, ValueError):
+    """A data folder, or a picture in it, is not what training or translation needs."""
+
+
+class BadImageError(DataError):
+    """A file cannot be used as a picture; ``path`` and ``reason`` say which and why."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{printable(self.path)}: {self.reason}"
+
+
+def printable(path: object) -> str:
+    """Return a path as text that any stream can print: line breaks and stray bytes are escaped."""
+    text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

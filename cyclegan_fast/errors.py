@@ -45,3 +45,15 @@ def printable(path: object) -> str:
     """Return a path as text that any stream can print: line breaks and stray bytes are escaped."""
     text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class NonFiniteError(CycleganFastError, ArithmeticError):
+    """A loss, weight or moment became infinite or not a number; the run stops before saving it."""
+
+
+class LossScaleError(CycleganFastError, ArithmeticError):
+    """fp16 training stands still: step after step overflows at every loss scale."""
+
+
+class CheckpointError(CycleganFastError, RuntimeError):
+    """A checkpoint could not be written, or what was found cannot be loaded."""

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""The device and the arithmetic of a run, chosen from its options and stated in words."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Arithmetic of the networks; weights, statistics, losses and Adam are float32 in all cases.
+
+    Attributes:
+        name: "fp32", "bf16" or "fp16".
+        device_type: "cpu" or "cuda".
+    """
+
+    name: str
+    device_type: str
+
+    @property
+    def half(self) -> torch.dtype | None:
+        """The 16-bit dtype of convolutions, or None for full precision."""
+        return _HALF.get(self.name)
+
+    @property
+    def scaled(self) -> bool:
+        """True where small gradients would vanish without loss scaling: fp16."""
+        return self.name == "fp16"
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context in which the networks run forward."""
+        if self.half is None:
+            return torch.autocast(self.device_type, enabled=False)
+        return torch.autocast(self.device_type, dtype=self.half)
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device an option names; "auto" is the first GPU, or the CPU where there is none.
+
+    Raises:
+        ValueError: a GPU was asked for that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            built = torch.version.cuda
+            why = f"torch {torch.__version__} sees no GPU or driver" if built else (
+                f"torch {torch.__version__} was built without CUDA"
+            )
+            raise ValueError(f"config: device must exist, got {name}: {why}. Use --device cpu.")
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise ValueError(
+                f"config: device must be one of cuda:0 to cuda:{torch.cuda.device_count() - 1}, "
+                f"got {name}"
+            )
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> Precision:
+    """Return the arithmetic an option names on a device.
+
+    Args:
+        name: "fp32", "bf16", "fp16", or "auto": bf16 where a GPU has it in hardware, fp16 on
+            other GPUs, fp32 on a CPU.
+        device: where the networks run.
+
+    Raises:
+        ValueError: bf16 was asked of a GPU that lacks it.
+    """
+    if device.type == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        if name == "bf16" and not has_bf16:
+            raise ValueError(
+                f"config: precision must be fp16 or fp32 on {torch.cuda.get_device_name(device)}, "
+                "which has no bf16, got bf16. Use --precision auto."
+            )
+        auto = "bf16" if has_bf16 else "fp16"
+    else:
+        auto = "fp32"
+    return Precision(auto if name == "auto" else name, device.type)
+
+
+def describe(precision: Precision, tf32: bool) -> str:
+    """Return the arithmetic in words, for reports: "bf16", "fp32 (TF32 convolutions)", ..."""
+    if precision.name == "fp32" and precision.device_type == "cuda":
+        return "fp32 (TF32 convolutions)" if tf32 else "fp32 (no TF32)"
+    return precision.name

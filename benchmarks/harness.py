@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""Timing and provenance for every benchmark.
+
+Contenders are timed interleaved, round by round, so that a slow moment of the machine hits all of
+them. On a GPU a kernel-level contender is a CUDA graph of many calls over rotated operands that
+together exceed the L2 cache, replayed and divided: neither the host nor a warm cache is in the
+figure. A result is a dict of plain values; `write` adds machine, versions, commit and date.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+import cyclegan_fast
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def seconds(function: Callable[[], object], calls: int, device: str) -> float:
+    """Wall or device seconds of one call, averaged over `calls` in a row."""
+    if device == "cuda":
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(calls):
+            function()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3 / calls
+    begin = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - begin) / calls
+
+
+def interleaved(
+    contenders: dict[str, Callable[[], object]],
+    device: str,
+    *,
+    rounds: int = 9,
+    calls: int = 1,
+    warmup: int = 2,
+) -> dict[str, dict[str, float]]:
+    """Time contenders in turns.
+
+    Args:
+        contenders: name -> a call to time.
+        device: "cpu" or "cuda".
+        rounds: how often each contender has its turn.
+        calls: calls per turn.
+        warmup: untimed calls of each contender before the first round.
+
+    Returns:
+        name -> {"median", "min", "max"} in seconds per call.
+    """
+    for function in contenders.values():
+        for _ in range(warmup):
+            function()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, function in contenders.items():
+            times[name].append(seconds(function, calls, device))
+    return {
+        name: {"median": statistics.median(t), "min": min(t), "max": max(t)}
+        for name, t in times.items()
+    }
+
+
+def rotating(function: Callable[..., object], operands: Sequence[Sequence], device: str):
+    """Make a contender of one call per set of operands, and the number of calls it makes.
+
+    Args:
+        function: called with each set in turn.
+        operands: sets of operands; on a GPU give enough of them to exceed the L2 cache.
+        device: "cpu" or "cuda".
+
+    Returns:
+        (contender, calls per contender call).
+    """
+
+    def all_sets() -> None:
+        for operand in operands:
+            function(*operand)
+
+    if device == "cpu":
+        return all_sets, len(operands)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            all_sets()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        all_sets()
+    return graph.replay, len(operands)
+
+
+def machine(device: str) -> dict[str, object]:
+    """Everything that a figure depends on: processor or GPU, versions, commit, threads."""
+    facts: dict[str, object] = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "cyclegan_fast": cyclegan_fast.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+    try:
+        import triton
+
+        facts["triton"] = triton.__version__
+    except ImportError:
+        facts["triton"] = None
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        facts |= {
+            "gpu": properties.name,
+            "gpu_memory_gib": round(properties.total_memory / 2**30, 1),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "driver": _driver(),
+        }
+    return facts
+
+
+def commit() -> str:
+    """The checkout's commit, "+dirty" with changes; without git, CYCLEGAN_FAST_COMMIT."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        head = _run(["git", "-C", str(root), "rev-parse", "HEAD"])
+        changes = _run(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"])
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get("CYCLEGAN_FAST_COMMIT", "unknown")
+    return head + ("+dirty" if changes else "")
+
+
+def processor() -> str:
+    """The processor's model name."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def _driver() -> str | None:
+    try:
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        return _run(query).splitlines()[0]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _run(command: list[str]) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def file_for(device: str) -> Path:
+    """results/cpu.json, or results/<gpu>.json by the GPU's name."""
+    if device == "cpu":
+        return RESULTS / "cpu.json"
+    name = torch.cuda.get_device_name(0).lower().replace("nvidia", "").strip()
+    return RESULTS / f"{name.replace(' ', '-')}.json"
+
+
+def write(section: str, device: str, rows: object, path: Path | None = None) -> Path:
+    """Replace one section of the device's result file, with this machine's facts beside it.
+
+    Args:
+        section: e.g. "instance_norm_act" or "step".
+        device: "cpu" or "cuda".
+        rows: JSON-serialisable results.
+        path: another file than the device's own.
+
+    Returns:
+        The file written.
+    """
+    path = path or file_for(device)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = json.loads(path.read_text()) if path.exists() else {}
+    content[section] = {"machine": machine(device), "rows": rows}
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    partial.replace(path)
+    return path

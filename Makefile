@@ -1,0 +1,52 @@
+# Everything runs in .venv, which the first target makes: torch and the build tools first, then this
+# package without build isolation, so that torch is fetched once.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+UPSTREAM ?=
+
+SOURCES := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f)
+PYTEST := $(BIN)/python -m pytest
+BENCH := $(PYTEST) benchmarks -q -o python_files='bench_*.py' -o python_functions='bench_*'
+
+.PHONY: demo test check build bench gpu-report clean
+
+demo: $(VENV)/.package  ## make a small data set, train on it, evaluate, and show the report
+	$(BIN)/cyclegan-fast demo
+
+test: $(VENV)/.dev  ## the whole suite; GPU tests run where there is a GPU
+	OMP_NUM_THREADS=1 $(PYTEST) -q -n auto
+
+check: $(VENV)/.dev  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | \
+	  xargs $(BIN)/clang-format --dry-run -Werror
+	$(BIN)/mypy cyclegan_fast
+
+build: $(VENV)/.package  ## compile the kernels into the checkout
+
+bench: $(VENV)/.dev  ## measure here, and write benchmarks/results
+	$(BENCH) --benchmark-columns=median,rounds
+	$(BIN)/python benchmarks/bench_step.py
+
+gpu-report: $(VENV)/.dev  ## every GPU test, every GPU benchmark, and the tables made from them
+	VENV_PYTHON=$(BIN)/python UPSTREAM=$(UPSTREAM) benchmarks/gpu_report.sh
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) build dist *.egg-info cyclegan_fast/*.so .pytest_cache .ruff_cache .mypy_cache
+
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet "setuptools>=77,<82" "cmake>=3.26" "ninja>=1.11" "pybind11>=2.13" \
+	  "torch>=2.11" numpy
+	touch $@
+
+$(VENV)/.package: $(VENV)/.torch $(SOURCES)
+	$(BIN)/pip install --quiet --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.package
+	$(BIN)/pip install --quiet --no-build-isolation --editable ".[dev]"
+	touch $@

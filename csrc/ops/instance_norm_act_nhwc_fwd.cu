@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT
+// instance_norm_act forward, channels_last: statistics by chunk, then combine and write.
+#include "common/activation.cuh"
+#include "common/dispatch.cuh"
+#include "common/launch.cuh"
+#include "common/strided.cuh"
+#include "ops/instance_norm_act_nhwc.cuh"
+
+namespace cyclegan_fast {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+// Independent pixels in flight per thread; three blocks per multiprocessor without a spill.
+constexpr int kMomentsUnroll = 4, kWriteUnroll = 4;
+template <typename T>
+constexpr int kResident = sizeof(T) == 8 ? 2 : 3;
+
+template <typename T>
+struct ForwardArguments {
+  using A = Accumulator<T>;
+  NhwcGrid grid;
+  Activation<A> act;
+  A eps;
+  const T* x;
+  const A *weight, *bias;
+  A* workspace;
+  Strided residual;
+  bool residual_at_once;
+  T* y;
+  A *mean, *rstd;
+};
+
+// Moments of x - x[pixel 0], per channel of one chunk. Taking a pixel off first keeps every
+// partial mean small, so that the merged one is exact to its last bit even far from zero.
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(kThreads, kResident<T>)
+    nhwc_moments_kernel(const ForwardArguments<T> p) {
+  using A = Accumulator<T>;
+  __shared__ A shared_mean[kWarps][kMaxSlice], shared_m2[kWarps][kMaxSlice], shared_count[kWarps];
+  const NhwcPlace<kWidth> at(p.grid, blockIdx.x);
+  const int begin = at.chunk * p.grid.chunk;
+  const int count = min(p.grid.chunk, p.grid.pixels - begin);
+  const T* image = p.x + static_cast<int64_t>(at.n) * p.grid.pixels * p.grid.channels + at.channel;
+
+  A mean[kWidth] = {}, m2[kWidth] = {}, counted = 0;
+  if (at.active) {
+    A origin[kWidth];
+    unpack(load_vector<T, kWidth>(image), origin);
+    const int64_t stride = static_cast<int64_t>(at.rows) * p.grid.channels;
+    const T* next = image + static_cast<int64_t>(begin + at.row) * p.grid.channels;
+    for (int left = (count - at.row + at.rows - 1) / at.rows; left > 0; left -= kMomentsUnroll) {
+      Vector<T, kWidth> loaded[kMomentsUnroll] = {};
+#pragma unroll
+      for (int u = 0; u < kMomentsUnroll; ++u) {
+        if (u < left) loaded[u] = load_vector<T, kWidth>(next + u * stride);
+      }
+      next += kMomentsUnroll * stride;
+      const A fresh = static_cast<A>(min(left, kMomentsUnroll)), inverse_fresh = A(1) / fresh;
+      const MergeWeights<A> weights(counted, fresh);
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) {
+        A value[kMomentsUnroll];
+#pragma unroll
+        for (int u = 0; u < kMomentsUnroll; ++u) {
+          value[u] = static_cast<A>(loaded[u].lane[i]) - origin[i];
+        }
+        merge_values(mean[i], m2[i], value, left, inverse_fresh, weights);
+      }
+      counted += fresh;
+    }
+  }
+
+  for (int offset = 1 << p.grid.lane_bits; offset < 32; offset <<= 1) {
+    const A theirs = __shfl_xor_sync(kFullWarp, counted, offset);
+    const MergeWeights<A> weights(counted, theirs);
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      const A their_mean = __shfl_xor_sync(kFullWarp, mean[i], offset);
+      const A their_m2 = __shfl_xor_sync(kFullWarp, m2[i], offset);
+      merge_moments(mean[i], m2[i], their_mean, their_m2, weights);
+    }
+    counted += theirs;
+  }
+  const int warp = threadIdx.x / 32;
+  if (threadIdx.x % 32 < (1u << p.grid.lane_bits)) {
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      shared_mean[warp][at.lane * kWidth + i] = mean[i];
+      shared_m2[warp][at.lane * kWidth + i] = m2[i];
+    }
+    if (at.lane == 0) shared_count[warp] = counted;
+  }
+  __syncthreads();
+
+  const int c = threadIdx.x;
+  if (c < at.slice_width(p.grid)) {
+    A total = 0, squares = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) total += shared_count[w] * shared_mean[w][c];
+    const A chunk_mean = total / static_cast<A>(count);
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      const A d = shared_mean[w][c] - chunk_mean;
+      squares += shared_m2[w][c] + shared_count[w] * d * d;
+    }
+    A* partial = p.workspace + at.partial(p.grid, at.chunk, at.first_channel + c);
+    partial[0] = chunk_mean;
+    partial[p.grid.channels] = squares;
+  }
+}
+
+// Mean and rstd of this block's slice from its chunks' moments, as constants of
+// z = (x - mean) * scale + bias. The block of the first chunk writes them out.
+template <typename T, int kWidth>
+__device__ inline void combine_moments(const ForwardArguments<T>& p, const NhwcPlace<kWidth>& at,
+                                       Accumulator<T> (&mean)[kMaxSlice],
+                                       Accumulator<T> (&scale)[kMaxSlice],
+                                       Accumulator<T> (&bias)[kMaxSlice]) {
+  using A = Accumulator<T>;
+  __shared__ A shared[2][kWarps][kMaxSlice];
+  const int warp = threadIdx.x / 32, c = threadIdx.x % 32, channel = at.first_channel + c;
+  const bool active = c < at.slice_width(p.grid);
+  const A* partial = p.workspace + at.partial(p.grid, 0, channel);
+  const int64_t stride = 2 * static_cast<int64_t>(p.grid.channels);
+  const auto size = [&](int chunk) {
+    return static_cast<A>(min(p.grid.chunk, p.grid.pixels - chunk * p.grid.chunk));
+  };
+
+  A total = 0;
+  for (int chunk = warp; active && chunk < p.grid.chunk_count; chunk += kWarps) {
+    total += size(chunk) * partial[chunk * stride];
+  }
+  shared[0][warp][c] = total;
+  __syncthreads();
+  total = 0;
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) total += shared[0][w][c];
+  const A shifted_mean = total / static_cast<A>(p.grid.pixels);
+  A squares = 0;
+  for (int chunk = warp; active && chunk < p.grid.chunk_count; chunk += kWarps) {
+    const A d = partial[chunk * stride] - shifted_mean;
+    squares += partial[chunk * stride + p.grid.channels] + size(chunk) * d * d;
+  }
+  shared[1][warp][c] = squares;
+  __syncthreads();
+  if (warp == 0 && active) {
+    squares = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) squares += shared[1][w][c];
+    const T* origin =
+        p.x + static_cast<int64_t>(at.n) * p.grid.pixels * p.grid.channels + channel;
+    const A rstd = reciprocal_root(squares / static_cast<A>(p.grid.pixels) + p.eps);
+    mean[c] = static_cast<A>(*origin) + shifted_mean;
+    scale[c] = p.weight ? rstd * p.weight[channel] : rstd;
+    bias[c] = p.bias ? p.bias[channel] : A(0);
+    if (at.chunk == 0) {
+      p.mean[at.statistic(p.grid, channel)] = mean[c];
+      p.rstd[at.statistic(p.grid, channel)] = rstd;
+    }
+  }
+  __syncthreads();
+}
+
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(kThreads, kResident<T>)
+    nhwc_write_kernel(const ForwardArguments<T> p) {
+  using A = Accumulator<T>;
+  __shared__ A shared_mean[kMaxSlice], shared_scale[kMaxSlice], shared_bias[kMaxSlice];
+  // Backwards: what the first launch read last is still in the cache.
+  const NhwcPlace<kWidth> at(p.grid, gridDim.x - 1 - blockIdx.x);
+  const int begin = at.chunk * p.grid.padded_chunk;
+  const int end = min(begin + p.grid.padded_chunk, p.grid.padded_pixels);
+  const int channels = p.grid.channels, padded_width = p.grid.width + 2 * p.grid.pad;
+  const T* image = p.x + static_cast<int64_t>(at.n) * p.grid.pixels * channels + at.channel;
+  const T* residual = static_cast<const T*>(p.residual.data) + at.n * p.residual.n;
+  T* output = p.y + static_cast<int64_t>(at.n) * p.grid.padded_pixels * channels + at.channel;
+
+  Vector<T, kWidth> x[kWriteUnroll], added[kWriteUnroll];
+  const auto load = [&](int first) {
+#pragma unroll
+    for (int u = 0; u < kWriteUnroll; ++u) {
+      const int pixel = first + u * at.rows;
+      if (pixel >= end || !at.active) continue;
+      const int padded_h = static_cast<int>(p.grid.padded_row.quotient(pixel));
+      const int h = reflected(padded_h, p.grid.pad, p.grid.height);
+      const int w = reflected(pixel - padded_h * padded_width, p.grid.pad, p.grid.width);
+      x[u] = load_vector<T, kWidth>(image + static_cast<int64_t>(h * p.grid.width + w) * channels);
+      if (p.residual.data) {
+        added[u] = load_channels<kWidth>(residual, p.residual, p.residual_at_once, at.channel, h, w);
+      }
+    }
+  };
+
+  int first = begin + at.row;
+  load(first);  // on its way while the statistics are combined
+  combine_moments(p, at, shared_mean, shared_scale, shared_bias);
+  if (!at.active) return;
+  A mean[kWidth], scale[kWidth], bias[kWidth];
+  from_slice(shared_mean, at.lane, mean);
+  from_slice(shared_scale, at.lane, scale);
+  from_slice(shared_bias, at.lane, bias);
+  while (first < end) {
+#pragma unroll
+    for (int u = 0; u < kWriteUnroll; ++u) {
+      const int pixel = first + u * at.rows;
+      if (pixel >= end) continue;
+      A value[kWidth];
+      unpack(x[u], value);
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) value[i] = p.act((value[i] - mean[i]) * scale[i] + bias[i]);
+      if (p.residual.data) {
+#pragma unroll
+        for (int i = 0; i < kWidth; ++i) value[i] += static_cast<A>(added[u].lane[i]);
+      }
+      store(value, output + static_cast<int64_t>(pixel) * channels);
+    }
+    first += kWriteUnroll * at.rows;
+    if (first < end) load(first);
+  }
+}
+
+template <typename T, int kWidth>
+cudaError_t run(const InstanceNormActForward& p, cudaStream_t stream) {
+  using A = Accumulator<T>;
+  const ForwardArguments<T> arguments{
+      NhwcGrid(p, kWidth),
+      Activation<A>(p.act, p.negative_slope),
+      static_cast<A>(p.eps),
+      static_cast<const T*>(p.x),
+      static_cast<const A*>(p.weight),
+      static_cast<const A*>(p.bias),
+      static_cast<A*>(p.workspace),
+      p.residual,
+      has_vector_channels<T>(p.residual, kWidth),
+      static_cast<T*>(p.y),
+      static_cast<A*>(p.mean),
+      static_cast<A*>(p.rstd),
+  };
+  const unsigned blocks = arguments.grid.blocks(p.n);
+  if (blocks == 0) return cudaErrorInvalidConfiguration;
+  const cudaError_t error =
+      launch(nhwc_moments_kernel<T, kWidth>, blocks, kThreads, 0, stream, arguments);
+  if (error != cudaSuccess) return error;
+  return launch(nhwc_write_kernel<T, kWidth>, blocks, kThreads, 0, stream, arguments);
+}
+
+}  // namespace
+
+cudaError_t instance_norm_act_forward_nhwc(const InstanceNormActForward& p, cudaStream_t stream) {
+  return with_type(p.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const bool wide = p.c % kWidest<T> == 0 && aligned(p.x, 16) && aligned(p.y, 16);
+    return wide ? run<T, kWidest<T>>(p, stream) : run<T, 1>(p, stream);
+  });
+}
+
+}  // namespace cyclegan_fast

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT
+// l1_loss: what the torch side hands to a kernel. loss = sum |a - b| / numel.
+#pragma once
+
+#include <cstdint>
+
+#include "common/dtype.h"
+
+namespace cyclegan_fast {
+
+// Tensors are read flat, in memory order. acc: float, double for kFloat64.
+struct L1LossFwdParams {
+  Dtype dtype;
+  int64_t numel;
+  const void* a;    // [numel]
+  const void* b;    // [numel]
+  void* loss;       // acc [1]
+  void* workspace;  // acc [loss_workspace(numel)]: sums of chunks
+};
+
+struct L1LossBwdParams {
+  Dtype dtype;
+  int64_t numel;
+  const void* grad_loss;  // acc [1]
+  const void* a;          // [numel]
+  const void* b;          // [numel]
+  void* grad_a;           // [numel] or NULL: grad_loss * sign(a - b) / numel
+  void* grad_b;           // [numel] or NULL: its negative
+};
+
+}  // namespace cyclegan_fast

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: MIT
+// reflect_pad2d: what the torch side hands to a kernel.
+#pragma once
+
+#include <cstdint>
+
+#include "common/dtype.h"
+
+namespace cyclegan_fast {
+
+// Forward copies x [N, C, H, W] into y [N, C, H + 2 pad, W + 2 pad]; backward gathers grad_y into
+// grad_x. Both tensors are contiguous, or both channels_last.
+struct ReflectPad2dParams {
+  Dtype dtype;
+  bool channels_last;
+  int64_t n, c, h, w;  // of the unpadded image
+  int64_t pad;
+  const void* in;  // x [N, C, H, W], or grad_y [N, C, H + 2 pad, W + 2 pad]
+  void* out;       // y, or grad_x
+};
+
+}  // namespace cyclegan_fast

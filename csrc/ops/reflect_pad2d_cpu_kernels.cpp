@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+// reflect_pad2d on the CPU; compiled once per instruction set.
+#include "ops/reflect_pad2d_cpu_kernels.h"
+
+#include "common/mirror.h"
+#include "common/scratch.h"
+#include "common/unit.h"
+
+namespace cyclegan_fast {
+namespace {
+
+template <class T>
+void copy_rows(const ReflectPad2dParams& p, int64_t begin, int64_t end) {
+  const int64_t c = p.channels_last ? p.c : 1;  // values in a pixel
+  const int64_t row_size = (p.w + 2 * p.pad) * c;
+  for (int64_t task = begin; task < end; ++task) {
+    const int64_t image = task / p.h, h = task % p.h;
+    T* padded = static_cast<T*>(p.out) + image * (p.h + 2 * p.pad) * row_size;
+    T* row = padded + (h + p.pad) * row_size + p.pad * c;
+    copy(row, static_cast<const T*>(p.in) + task * p.w * c, p.w * c);
+    mirror_columns(row, p.w, c, p.pad);
+    mirror_rows(padded, h, p.h, row_size, p.pad);
+  }
+}
+
+// Rounds the sums in `from` to the element type.
+template <class T>
+CYCLEGAN_FAST_INLINE void round_to(T* to, const Acc<T>* from, int64_t count) {
+  int64_t i = 0;
+  for (; i + kLanes<T> <= count; i += kLanes<T>) store(to + i, load(from + i));
+  if (i < count) store_partial(to + i, load_partial(from + i, count - i), count - i);
+}
+
+template <class T>
+void fold_rows(const ReflectPad2dParams& p, int64_t begin, int64_t end) {
+  const int64_t c = p.channels_last ? p.c : 1;
+  const int64_t padded_width = p.w + 2 * p.pad;
+  const Scratch<Acc<T>> sums(p.channels_last ? p.c : p.w);
+  for (int64_t task = begin; task < end; ++task) {
+    const int64_t image = task / p.h, h = task % p.h;
+    const T* padded = static_cast<const T*>(p.in) + image * (p.h + 2 * p.pad) * padded_width * c;
+    T* row = static_cast<T*>(p.out) + task * p.w * c;
+    if (!p.channels_last) {
+      fold_row(padded, h, p.h, p.w, p.pad, sums);
+      round_to<T>(row, sums, p.w);
+      continue;
+    }
+    const Mirrors rows = mirrors(h, p.h, p.pad);
+    for (int64_t w = 0; w < p.w; ++w) {
+      fold_pixel(padded, rows, mirrors(w, p.w, p.pad), padded_width, c, sums);
+      round_to<T>(row + w * c, sums, c);
+    }
+  }
+}
+
+void fwd(const ReflectPad2dParams& p, int64_t begin, int64_t end) {
+  with_dtype(p.dtype, [&](auto type) { copy_rows<decltype(type)>(p, begin, end); });
+}
+
+void bwd(const ReflectPad2dParams& p, int64_t begin, int64_t end) {
+  with_dtype(p.dtype, [&](auto type) { fold_rows<decltype(type)>(p, begin, end); });
+}
+
+}  // namespace
+
+CYCLEGAN_FAST_DEFINE_KERNELS(ReflectPad2dKernels, reflect_pad2d) = {.fwd = fwd, .bwd = bwd};
+
+}  // namespace cyclegan_fast

@@ -126,11 +126,15 @@ def fit(tensors: Mapping[str, Tensor], norm: str | None = None) -> Fitted:
     if architecture is None:
         raise WeightsError(_what_it_is(state))
     with torch.device("meta"):
-        expected = {key: tuple(value.shape) for key, value in architecture.build().state_dict().items()}
+        expected = {
+            key: tuple(value.shape) for key, value in architecture.build().state_dict().items()
+        }
     _modernise(state, expected, architecture, notes)
     missing = sorted(expected.keys() - state.keys())
     surplus = sorted(state.keys() - expected.keys())
-    wrong = sorted(k for k in expected.keys() & state.keys() if tuple(state[k].shape) != expected[k])
+    wrong = sorted(
+        k for k in expected.keys() & state.keys() if tuple(state[k].shape) != expected[k]
+    )
     if missing or surplus or wrong:
         problems = [f"misses {_some(missing)}"] if missing else []
         problems += [f"has {_some(surplus)} besides"] if surplus else []
@@ -145,7 +149,9 @@ def fit(tensors: Mapping[str, Tensor], norm: str | None = None) -> Fitted:
 def _todays_names(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     state = dict(tensors)
     notes = []
-    while prefix := next((p for p in _PREFIXES if state and all(k.startswith(p) for k in state)), ""):
+    while prefix := next(
+        (p for p in _PREFIXES if state and all(k.startswith(p) for k in state)), ""
+    ):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
         notes.append(f"prefix {prefix!r} removed")
     renamed = {

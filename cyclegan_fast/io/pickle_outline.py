@@ -154,7 +154,9 @@ class _Machine:
         elif name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name]())
         else:
-            raise OutlineError(f"it uses the pickle instruction {name}, which no weights file needs")
+            raise OutlineError(
+                f"it uses the pickle instruction {name}, which no weights file needs"
+            )
 
     def op_proto(self, version: int) -> None:
         if version != 2:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from cyclegan_fast.errors import WeightsError
+from cyclegan_fast.errors import WeightsError, printable
 from cyclegan_fast.io import pickle_outline, stored_zip
 from cyclegan_fast.io.pickle_outline import OutlineError, StorageClaim, TensorClaim
 
@@ -55,14 +55,17 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, Any]:
             loaded = torch.load(file, map_location="cpu", weights_only=True)
             return _agreed(claims, loaded)
         except (OutlineError, stored_zip.ZipError) as error:
-            raise WeightsError(f"{path}: refused before it was opened: {error}. {_ADVICE}") from None
+            raise WeightsError(
+                f"{printable(path)}: refused before it was opened: {error}. {_ADVICE}"
+            ) from None
         except OSError:
             raise
         # Whatever else torch says about a file that passed the checks is a refusal as well; its
         # own text is kept out, because it advises to load without protection.
         except Exception as error:
             raise WeightsError(
-                f"{path}: torch's weights_only loader refused it ({type(error).__name__}). {_ADVICE}"
+                f"{printable(path)}: torch's weights_only loader refused it "
+                f"({type(error).__name__}). {_ADVICE}"
             ) from None
 
 

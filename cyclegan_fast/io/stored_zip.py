@@ -103,6 +103,7 @@ def _find_directory(file: BinaryIO, size: int) -> tuple[int, int, int]:
     magic, _, _, _, count, length, offset, comment = _END.unpack(file.read(_END.size))
     if magic != b"PK\5\6" or comment:
         raise ZipError("its end is missing: the file is cut short, or something follows it")
+    end_at = size - _END.size
     locator_at = size - _END.size - _END64_LOCATOR.size
     if locator_at >= 0:
         file.seek(locator_at)
@@ -115,10 +116,11 @@ def _find_directory(file: BinaryIO, size: int) -> tuple[int, int, int]:
             if end64[0] != b"PK\6\6":
                 raise ZipError("its directory is not where it should be")
             count, length, offset = end64[7:10]
+            end_at = end64_at
     if length > MAX_DIRECTORY_BYTES:
         raise ZipError(f"its directory takes {length} bytes, more than {MAX_DIRECTORY_BYTES}")
-    if offset + length > size:
-        raise ZipError("its directory lies outside the file")
+    if offset + length != end_at:
+        raise ZipError("its directory is not where it should be")
     return count, length, offset
 
 

@@ -261,9 +261,12 @@ def _modernise(
             del state[key]
         if dropped:
             notes.append(f"{len(dropped)} running statistics of instance norms dropped (unused)")
-        # A bias in front of an instance norm is taken out again by the mean.
-        biases = [k for k in expected if k.endswith(".bias") and k not in state]
-        added = [k for k in biases if k.removesuffix("bias") + "weight" in state]
+        # A bias in front of an instance norm is taken out again by the mean, so an era left all of
+        # them out. The one or two convolutions without a norm behind them always have theirs.
+        biases = [key for key in expected if key.endswith(".bias")]
+        added = [key for key in biases if key not in state]
+        if len(biases) - len(added) > 2:
+            added = []
         for key in added:
             state[key] = torch.zeros(expected[key])
         if added:

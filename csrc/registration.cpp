@@ -8,6 +8,7 @@
 #include "common/isa.h"
 #include "common/torch_stable.h"
 #include "ops/instance_norm_act.h"
+#include "ops/instance_norm_act_plan.h"
 #include "ops/loss.h"
 
 STABLE_TORCH_LIBRARY(cyclegan_fast_C, library) {
@@ -48,9 +49,8 @@ namespace {
 
 int64_t instance_norm_act_workspace(int64_t n, int64_t c, int64_t h, int64_t w, bool channels_last,
                                     std::string device) {
-  const WorkspaceShape shape = {n, c, h, w, channels_last};
-  return device == "cpu" ? instance_norm_act_workspace_cpu(shape)
-                         : instance_norm_act_workspace_cuda(shape);
+  return device == "cpu" ? instance_norm_act_cpu_workspace(n, c, h, channels_last)
+                         : instance_norm_act_cuda_workspace(n, c, h, w, channels_last);
 }
 
 std::string cpu_instruction_set() { return name(active_isa()); }

@@ -3,11 +3,23 @@
 // gradient of one. Anonymous namespace: see vec.h.
 #pragma once
 
-#include "common/math.h"
 #include "common/vec.h"
 
 namespace cyclegan_fast {
 namespace {
+
+// The positions in [0, n + 2 pad) that show pixel i of n: its own, then its mirror images.
+struct Mirrors {
+  int64_t at[3];
+  int count;
+};
+
+CYCLEGAN_FAST_INLINE Mirrors mirrors(int64_t i, int64_t n, int64_t pad) {
+  Mirrors m = {{i + pad, 0, 0}, 1};
+  if (i >= 1 && i <= pad) m.at[m.count++] = pad - i;
+  if (i <= n - 2 && i >= n - 1 - pad) m.at[m.count++] = pad + 2 * (n - 1) - i;
+  return m;
+}
 
 template <class T>
 CYCLEGAN_FAST_INLINE void copy(T* to, const T* from, int64_t count) {

@@ -17,11 +17,14 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-// Runs body(begin, end) over [0, tasks) on PyTorch's threads. How tasks are shared out depends on
-// the number of threads, so a task's result must not depend on its neighbours.
+// Runs body(begin, end) over [0, tasks) on PyTorch's threads; `elements` per task say when a thread
+// is worth waking. How tasks are shared out depends on the number of threads, so a task's result
+// must not depend on its neighbours.
 template <class Body>
-void parallel_for(int64_t tasks, const Body& body) {
-  if (tasks > 0) torch::stable::parallel_for(0, tasks, 1, body);
+void parallel_for(int64_t tasks, int64_t elements, const Body& body) {
+  constexpr int64_t kWorthAThread = 32768;  // elements, as in PyTorch's own operators
+  const int64_t grain = kWorthAThread / (elements > 0 ? elements : 1);
+  if (tasks > 0) torch::stable::parallel_for(0, tasks, grain > 1 ? grain : 1, body);
 }
 
 inline const void* data(const Tensor& x) { return x.const_data_ptr(); }

@@ -4,8 +4,6 @@
 
 #include <cstdint>
 
-#include "common/math.h"
-
 namespace cyclegan_fast {
 
 // Elements summed into one partial sum: enough that the second stage is cheap, few enough that a
@@ -14,7 +12,7 @@ constexpr int64_t kLossChunk = 4096;
 
 // Partial sums of a loss over so many elements, on every device. The sums of a chunk never depend
 // on who computes it, so the loss does not depend on the number of threads.
-inline int64_t loss_workspace(int64_t numel) {
+static inline int64_t loss_workspace(int64_t numel) {
   return numel > 0 ? (numel + kLossChunk - 1) / kLossChunk : 1;
 }
 

@@ -6,26 +6,22 @@
 namespace cyclegan_fast {
 namespace {
 
-int64_t tasks(const ReflectPad2dParams& params) {
-  return params.n * params.h * (params.channels_last ? 1 : params.c);
+void run(void (*kernel)(const ReflectPad2dParams&, int64_t, int64_t), const ReflectPad2dParams& p) {
+  const int64_t tasks = p.n * p.h * (p.channels_last ? 1 : p.c);
+  parallel_for(tasks, p.w * (p.channels_last ? p.c : 1),
+               [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
 }
 
 void reflect_pad2d_fwd(const Tensor& x,  // [N, C, H, W]
                        int64_t pad,
                        const Tensor& y) {  // [N, C, H + 2 pad, W + 2 pad]
-  const auto params = reflect_pad2d_args(x, y, pad, true);
-  parallel_for(tasks(params), [&](int64_t begin, int64_t end) {
-    reflect_pad2d_kernels().fwd(params, begin, end);
-  });
+  run(reflect_pad2d_kernels().fwd, reflect_pad2d_args(x, y, pad, true));
 }
 
 void reflect_pad2d_bwd(const Tensor& grad_y,  // [N, C, H + 2 pad, W + 2 pad]
                        int64_t pad,
                        const Tensor& grad_x) {  // [N, C, H, W]
-  const auto params = reflect_pad2d_args(grad_x, grad_y, pad, false);
-  parallel_for(tasks(params), [&](int64_t begin, int64_t end) {
-    reflect_pad2d_kernels().bwd(params, begin, end);
-  });
+  run(reflect_pad2d_kernels().bwd, reflect_pad2d_args(grad_x, grad_y, pad, false));
 }
 
 }  // namespace

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+// Loops of the losses: a chunk summed, a gradient written, partial sums added up. Anonymous
+// namespace: see vec.h.
+#pragma once
+
+#include "common/vec.h"
+#include "ops/loss.h"
+
+namespace cyclegan_fast {
+namespace {
+
+// Sum of term(difference) over one chunk of `difference`, which has at(i) and partial_at(i, count);
+// term must be zero at zero.
+template <class T, class Difference, class Term>
+CYCLEGAN_FAST_INLINE double sum_chunk(int64_t chunk, int64_t numel, const Difference& difference,
+                                      const Term& term) {
+  constexpr int64_t kStep = kLanes<T>;
+  int64_t i = chunk * kLossChunk;
+  const int64_t end = smaller(i + kLossChunk, numel);
+  Vec<T> sums[4] = {};  // four chains, since an addition takes four cycles
+  for (; i + 4 * kStep <= end; i += 4 * kStep)
+    for (int k = 0; k < 4; ++k) sums[k] += term(difference.at(i + k * kStep));
+  for (; i + kStep <= end; i += kStep) sums[0] += term(difference.at(i));
+  if (i < end) sums[1] += term(difference.partial_at(i, end - i));
+  return sum_lanes((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+// first[i] = gradient(difference) and second[i] = its negative over one chunk; either may be null.
+template <class T, class Difference, class Gradient>
+CYCLEGAN_FAST_INLINE void write_chunk(int64_t chunk, int64_t numel, const Difference& difference,
+                                      const Gradient& gradient, T* first, T* second) {
+  int64_t i = chunk * kLossChunk;
+  const int64_t end = smaller(i + kLossChunk, numel);
+  for (; i + kLanes<T> <= end; i += kLanes<T>) {
+    const Vec<T> g = gradient(difference.at(i));
+    if (first) store(first + i, g);
+    if (second) store(second + i, -g);
+  }
+  if (i == end) return;
+  const Vec<T> g = gradient(difference.partial_at(i, end - i));
+  if (first) store_partial(first + i, g, end - i);
+  if (second) store_partial(second + i, -g, end - i);
+}
+
+// loss = sum of the chunks' sums / numel, added up in float64.
+template <class A>
+CYCLEGAN_FAST_INLINE void finish_mean(const void* workspace, int64_t numel, void* loss) {
+  const A* sums = static_cast<const A*>(workspace);
+  double total = 0;
+  for (int64_t i = 0; i < loss_workspace(numel); ++i) total += static_cast<double>(sums[i]);
+  *static_cast<A*>(loss) = static_cast<A>(total / static_cast<double>(numel));
+}
+
+}  // namespace
+}  // namespace cyclegan_fast

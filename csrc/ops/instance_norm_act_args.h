@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT
+// instance_norm_act: tensors checked and turned into params, for the CPU and the CUDA side alike.
+#pragma once
+
+#include "common/check.h"
+#include "ops/instance_norm_act.h"
+
+namespace cyclegan_fast {
+
+inline Strided strided(const OptionalTensor& x) {
+  if (!x) return {};
+  const auto strides = x->strides();
+  return {data(x), strides[0], strides[1], strides[2], strides[3]};
+}
+
+// What forward and backward have in common; x is the tensor that decides shape, dtype and layout.
+inline InstanceNormActSizes instance_norm_act_sizes(const Checker& check, const Tensor& x,
+                                                    const OptionalTensor& weight,
+                                                    const OptionalTensor& bias, int64_t act,
+                                                    double negative_slope, int64_t pad) {
+  if (act < 0 || act > 2) check.fail("act", "0 none, 1 relu or 2 leaky_relu", text(act));
+  const Layout layout = check.layout("x", x);
+  const auto sizes = x.sizes();  // N C H W
+  const InstanceNormActSizes result = {.dtype = check.dtype("x", x),
+                                       .channels_last = layout == Layout::kChannelsLast,
+                                       .n = sizes[0],
+                                       .c = sizes[1],
+                                       .h = sizes[2],
+                                       .w = sizes[3],
+                                       .pad = pad,
+                                       .act = static_cast<int>(act),
+                                       .negative_slope = negative_slope};
+  check.pad(pad, result.h, result.w);
+  const Dtype acc = accumulator(result.dtype);
+  if (weight) check.contiguous("weight", *weight, {result.c}, acc);
+  if (bias) check.contiguous("bias", *bias, {result.c}, acc);
+  return result;
+}
+
+// workspace_size(sizes) tells how many elements the device's kernels need.
+template <class WorkspaceSize>
+InstanceNormActFwdParams instance_norm_act_fwd_args(const Tensor& x, const OptionalTensor& weight,
+                                                    const OptionalTensor& bias,
+                                                    const OptionalTensor& residual, int64_t act,
+                                                    double negative_slope, int64_t pad, double eps,
+                                                    const Tensor& y, const Tensor& mean,
+                                                    const Tensor& rstd, const Tensor& workspace,
+                                                    const WorkspaceSize& workspace_size) {
+  const Checker check("instance_norm_act_fwd", x);
+  const auto sizes = instance_norm_act_sizes(check, x, weight, bias, act, negative_slope, pad);
+  const Dtype acc = accumulator(sizes.dtype);
+  const Layout layout = sizes.channels_last ? Layout::kChannelsLast : Layout::kContiguous;
+  const Dtype dtype = sizes.dtype;
+  const int64_t n = sizes.n, c = sizes.c, h = sizes.h, w = sizes.w;
+  if (residual) check.like("residual", *residual, {n, c, h, w}, dtype);
+  check.image("y", y, {n, c, h + 2 * pad, w + 2 * pad}, dtype, layout);
+  check.contiguous("mean", mean, {n, c}, acc);
+  check.contiguous("rstd", rstd, {n, c}, acc);
+  check.workspace("workspace", workspace, workspace_size(sizes), acc);
+  return {sizes,
+          eps,
+          data(x),
+          data(weight),
+          data(bias),
+          strided(residual),
+          mutable_data(y),
+          mutable_data(mean),
+          mutable_data(rstd),
+          mutable_data(workspace)};
+}
+
+template <class WorkspaceSize>
+InstanceNormActBwdParams instance_norm_act_bwd_args(
+    const OptionalTensor& grad_y, const OptionalTensor& grad_skip, const Tensor& x,
+    const OptionalTensor& weight, const OptionalTensor& bias, const Tensor& mean,
+    const Tensor& rstd, int64_t act, double negative_slope, int64_t pad, const Tensor& grad_x,
+    const OptionalTensor& grad_residual, const Tensor& sums, const Tensor& workspace,
+    const WorkspaceSize& workspace_size) {
+  const Checker check("instance_norm_act_bwd", x);
+  const auto sizes = instance_norm_act_sizes(check, x, weight, bias, act, negative_slope, pad);
+  const Dtype acc = accumulator(sizes.dtype);
+  const Layout layout = sizes.channels_last ? Layout::kChannelsLast : Layout::kContiguous;
+  const Dtype dtype = sizes.dtype;
+  const int64_t n = sizes.n, c = sizes.c, h = sizes.h, w = sizes.w;
+  if (!grad_y && !grad_skip) check.fail("grad_y or grad_skip", "given", "neither");
+  if (grad_y) check.image("grad_y", *grad_y, {n, c, h + 2 * pad, w + 2 * pad}, dtype, layout);
+  if (grad_skip) check.like("grad_skip", *grad_skip, {n, c, h, w}, dtype);
+  check.contiguous("mean", mean, {n, c}, acc);
+  check.contiguous("rstd", rstd, {n, c}, acc);
+  check.image("grad_x", grad_x, {n, c, h, w}, dtype, layout);
+  if (grad_residual) check.image("grad_residual", *grad_residual, {n, c, h, w}, dtype, layout);
+  check.contiguous("sums", sums, {2, n, c}, acc);
+  check.workspace("workspace", workspace, workspace_size(sizes), acc);
+  return {sizes,
+          data(grad_y),
+          strided(grad_skip),
+          data(x),
+          data(weight),
+          data(bias),
+          data(mean),
+          data(rstd),
+          mutable_data(grad_x),
+          mutable_data(grad_residual),
+          mutable_data(sums),
+          mutable_data(workspace)};
+}
+
+}  // namespace cyclegan_fast

@@ -70,16 +70,21 @@ def load_generator(
     path = Path(path)
     if not path.exists():
         raise WeightsError(f"{printable(path)}: there is no such file or folder")
-    file = run_folder.generator_file(path, direction or "AtoB") if path.is_dir() else path
-    named = next((d for d in DIRECTIONS if _OF_FILE[d].search(file.stem)), None)
+    if path.is_dir():
+        named = direction or "AtoB"
+        found = run_folder.find(path, named)
+    else:
+        named = next((d for d in DIRECTIONS if _OF_FILE[d].search(path.stem)), None)
+        found = run_folder.Found(path)
+    file = found.path
     if direction and named and named != direction:
-        other = _sibling(file, named, direction) or "the generator of the other direction"
+        other = _sibling(file, named) or "the generator of the other direction"
         raise WeightsError(
             f"{printable(file)}: its name says that it translates {named}, and "
-            f"--direction {direction} was asked for. Give {other}, or "
-            f"--direction {named}."
+            f"--direction {direction} was asked for. Give {other}, or --direction {named}."
         )
-    fitted = _fit(_read(file), direction, norm, file)
+    tree = _read(file) if found.tensors is None else found.tensors
+    fitted = _fit(tree, direction, norm, file)
     broken = [k for k, v in fitted.state.items() if not torch.isfinite(v).all()]
     if broken:
         raise WeightsError(
@@ -88,11 +93,11 @@ def load_generator(
         )
     net = fitted.architecture.build()
     net.load_state_dict(fitted.state)
-    notes = tuple(fitted.notes)
+    notes = (*found.notes, *fitted.notes)
     return net.float().eval(), GeneratorInfo(file, fitted.architecture, direction or named, notes)
 
 
-def _sibling(file: Path, named: str, wanted: str) -> Path | None:
+def _sibling(file: Path, named: str) -> Path | None:
     letters = {"AtoB": ("G_A", "G_B"), "BtoA": ("G_B", "G_A")}[named]
     other = file.with_name(file.name.replace(*letters))
     return other if other != file and other.exists() else None

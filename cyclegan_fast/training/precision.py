@@ -52,8 +52,10 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             built = torch.version.cuda
-            why = f"torch {torch.__version__} sees no GPU or driver" if built else (
-                f"torch {torch.__version__} was built without CUDA"
+            why = (
+                f"torch {torch.__version__} sees no GPU or driver"
+                if built
+                else (f"torch {torch.__version__} was built without CUDA")
             )
             raise ValueError(f"config: device must exist, got {name}: {why}. Use --device cpu.")
         if (device.index or 0) >= torch.cuda.device_count():

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""The whole training step as one CUDA graph: captured once, then replayed with new pictures.
+
+At batch 1 a step is some thousand small kernels, and the host cannot launch them as fast as the
+GPU runs them. A replay is one launch. The step itself does not know of it: `step.run` is a pure
+function of tensors that stay where they are.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cyclegan_fast.training.pool import Decision, RaggedPool
+from cyclegan_fast.training.step import Batch, Decisions, Engine, run
+
+# Plain steps before the capture: cuDNN searches its algorithms in the first, lazily made buffers
+# and the allocator settle in the second.
+_WARMUP = 3
+
+
+def why_not(engine: Engine, device: torch.device) -> str | None:
+    """Return None if the engine's step can be captured, else the reason."""
+    if device.type != "cuda":
+        return f"a CUDA graph needs a GPU, and the run is on {device}"
+    if isinstance(engine.pool_A, RaggedPool):
+        return "pictures change their size (--preprocess none or scale_width)"
+    return None
+
+
+class CapturedStep:
+    """Calls `step.run`, by replay from the fourth call with the same shapes on.
+
+    The first calls are real steps too, on a side stream, as a capture needs them. A batch of
+    another shape (a smaller last one) is run plainly, and the graph stays.
+
+    Args:
+        engine: whose tensors stay where they are; make a new CapturedStep when they were moved.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._stream: torch.cuda.Stream | None = None
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._calls: dict[tuple[torch.Size, ...], int] = {}
+        self._shapes: tuple[torch.Size, ...] | None = None
+
+    def __call__(self, batch: Batch, decisions: Decisions) -> dict[str, Tensor]:
+        """Train one step; arguments and result are those of `step.run`."""
+        shapes = (batch.real_A.shape, batch.real_B.shape)
+        if shapes == self._shapes:
+            return self._replay(batch, decisions)
+        calls = self._calls[shapes] = self._calls.get(shapes, 0) + 1
+        if self._graph is not None or calls <= _WARMUP:
+            return self._plain(batch, decisions)
+        self._capture(batch, decisions)
+        self._shapes = shapes
+        return self._replay(batch, decisions)
+
+    def _plain(self, batch: Batch, decisions: Decisions) -> dict[str, Tensor]:
+        self._stream = self._stream or torch.cuda.Stream()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            losses = run(self._engine, batch, decisions)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return losses
+
+    def _capture(self, batch: Batch, decisions: Decisions) -> None:
+        self._batch = Batch(*(picture.clone() for picture in batch))
+        self._decisions = Decisions(*(_clone(decision) for decision in decisions))
+        # Gradients of the plain steps would keep their memory beside the graph's own.
+        self._engine.optimizer_G.zero_grad()
+        self._engine.optimizer_D.zero_grad()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            losses = run(self._engine, self._batch, self._decisions)
+            self._values = torch.stack(list(losses.values()))
+        self._names = list(losses)
+        self._graph = graph
+
+    def _replay(self, batch: Batch, decisions: Decisions) -> dict[str, Tensor]:
+        for static, picture in zip(self._batch, batch, strict=True):
+            static.copy_(picture, non_blocking=True)
+        for kept, decision in zip(self._decisions, decisions, strict=True):
+            if kept is not None:
+                for static, rows in zip(kept, decision, strict=True):
+                    static.copy_(rows, non_blocking=True)
+        self._graph.replay()
+        # The next replay writes the same memory, and a caller may read its losses later.
+        return dict(zip(self._names, self._values.clone().unbind(), strict=True))
+
+
+def _clone(decision: Decision | None) -> Decision | None:
+    return None if decision is None else Decision(*(rows.clone() for rows in decision))

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""The training loop, read from top to bottom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from cyclegan_fast import backend
+from cyclegan_fast.training import runtime
+from cyclegan_fast.training.config import TrainConfig
+from cyclegan_fast.training.reporter import Reporter, RunInfo, RunResult
+from cyclegan_fast.training.session import Session
+from cyclegan_fast.training.signals import StopRequested, StopSignals
+from cyclegan_fast.training.trainer import Trainer
+
+
+class Data(Protocol):
+    """Where batches come from: `cyclegan_fast.data.UnpairedDataset`, or anything like it."""
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Return the number of batches in an epoch."""
+
+    def batch(self, step: int, batch_size: int) -> Mapping[str, Any]:
+        """Return {"A": [N, C, H, W], "B": [N, C, H, W]}, a function of the step."""
+
+
+def train(
+    config: TrainConfig,
+    data: Data,
+    reporter: Reporter | None = None,
+    samples: Mapping[str, Any] | None = None,
+) -> RunResult:
+    """Train until the last epoch, max_steps or a signal; save along the way and at the end.
+
+    Args:
+        config: the options; config.run_dir holds all that is written.
+        data: the pictures.
+        reporter: hears of everything; None for silence.
+        samples: {"A": ..., "B": ...}, the pictures translated every display_freq images; None for
+            the first batch of the data.
+
+    Returns:
+        How it ended; its `exit_code` is for the shell.
+
+    Raises:
+        ValueError: an option that cannot be trained with.
+        DataError: pictures cannot be read; what was trained so far is saved.
+        NonFiniteError: a loss or a weight became infinite or not a number.
+        LossScaleError: fp16 training stands still.
+        CheckpointError: the run's folder holds another run, or cannot be written.
+    """
+    reporter = reporter or Reporter()
+    with (
+        runtime.configured(config.validate()),
+        StopSignals() as signals,
+        backend.record() as served,
+    ):
+        started = epoch_started = time.perf_counter()
+        steps_per_epoch = data.steps_per_epoch(config.batch_size)
+        trainer = Trainer(config, steps_per_epoch=steps_per_epoch)
+        session = Session(trainer, reporter, config.total_steps(steps_per_epoch))
+        info = RunInfo(
+            trainer, config.run_dir, trainer.step_count, session.total, steps_per_epoch,
+            session.notes,
+        )  # fmt: skip
+        reporter.on_start(info)
+        samples = samples or data.batch(0, config.batch_size)
+        if trainer.step_count == 0:
+            reporter.on_sample(0, trainer.sample(samples))
+        loader = _loader(config, data, trainer.step_count, session.total)
+        while trainer.step_count < session.total and signals.received is None:
+            try:
+                with signals.waiting(), session.clock.waiting():
+                    batch = next(loader)
+            except StopRequested:
+                break
+            except Exception:
+                session.save_last()  # between two steps: nothing trained so far is lost
+                raise
+            epoch, images_before = trainer.epoch, trainer.images
+            losses = trainer.step(batch)
+            reporter.on_progress(trainer.step_count)
+
+            def due(frequency: int, before: int = images_before) -> bool:
+                return trainer.images // frequency > before // frequency
+
+            last = trainer.step_count == session.total
+            if due(config.print_freq) or last:
+                session.report(epoch, losses)
+            if due(config.display_freq) or last:
+                reporter.on_sample(trainer.step_count, trainer.sample(samples))
+            epoch_ends = trainer.step_count % steps_per_epoch == 0
+            if epoch_ends:
+                reporter.on_epoch(epoch, time.perf_counter() - epoch_started)
+                epoch_started = time.perf_counter()
+            lasting = epoch_ends and epoch % config.save_epoch_freq == 0
+            if lasting:
+                session.save_weights(epoch)
+            if lasting or due(config.save_latest_freq):
+                session.save()
+        session.save_last()
+        if signals.received is None:
+            loader.close()  # after a signal its threads may hang, and the process is leaving
+        result = RunResult(
+            trainer=trainer,
+            run_dir=config.run_dir,
+            step=trainer.step_count,
+            total_steps=session.total,
+            saved=session.saved,
+            signal=signals.received if trainer.step_count < session.total else None,
+            seconds=time.perf_counter() - started,
+            served=dict(served),
+        )
+    session.close()
+    reporter.on_end(result)
+    return result
+
+
+def _loader(config: TrainConfig, data: Data, start: int, stop: int):
+    from cyclegan_fast.data.loader import Loader
+
+    return Loader(data, config.batch_size, start, stop_step=stop, threads=config.num_threads)

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""One training step as phases: pure functions of networks, pictures, pool decisions and scalars.
+
+No phase reads a tensor on the host, draws from the host's generators or branches on a value, so
+the whole step can be captured in a CUDA graph; capture wraps it, and it does not know.
+
+The order is upstream's of 2025: both fakes, both reconstructions and both identities; one step of
+the generators with the discriminators frozen; then one step of the discriminators on the pictures
+made before the generators moved.
+
+Source: Zhu et al. 2017, arXiv:1703.10593, sections 3 and 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cyclegan_fast.training.losses import FAKE, REAL, adversarial_loss, reconstruction_loss
+from cyclegan_fast.training.networks import Networks, frozen
+from cyclegan_fast.training.optimizer import Adam
+from cyclegan_fast.training.pool import Decision, ImagePool, RaggedPool
+from cyclegan_fast.training.precision import Precision
+from cyclegan_fast.training.scaler import LossScaler
+from cyclegan_fast.training.stats import LOSS_NAMES, LossRecord
+
+
+class Batch(NamedTuple):
+    """Pictures of one step, on the device, in [-1, 1]."""
+
+    real_A: Tensor  # [N, input_nc, H, W]
+    real_B: Tensor  # [N, output_nc, H, W]
+
+
+class Weights(NamedTuple):
+    """Weights of the reconstruction losses, 0-d on the device; None leaves a loss out."""
+
+    cycle_A: Tensor
+    cycle_B: Tensor
+    identity_A: Tensor | None
+    identity_B: Tensor | None
+
+
+class Decisions(NamedTuple):
+    """What the two pools do in one step."""
+
+    fake_A: Decision | None
+    fake_B: Decision | None
+
+
+class Generated(NamedTuple):
+    """What the generators' phase leaves behind."""
+
+    total: Tensor  # 0-d, with a graph
+    losses: dict[str, Tensor]  # 0-d each, weighted
+    fake_A: Tensor
+    fake_B: Tensor
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Everything a step works on; all of it stays where it is from step to step."""
+
+    networks: Networks
+    averages: tuple[nn.Module, nn.Module] | None  # of G_A and G_B
+    ema: float
+    optimizer_G: Adam  # noqa: N815 - upstream's name
+    optimizer_D: Adam  # noqa: N815 - upstream's name
+    pool_A: ImagePool | RaggedPool  # noqa: N815 - of fake_A, for D_B
+    pool_B: ImagePool | RaggedPool  # noqa: N815 - of fake_B, for D_A
+    weights: Weights
+    gan_mode: str
+    precision: Precision
+    scaler: LossScaler | None
+    record: LossRecord
+
+
+def run(engine: Engine, batch: Batch, decisions: Decisions) -> dict[str, Tensor]:
+    """Train one step.
+
+    Args:
+        engine: updated in place.
+        batch: the pictures.
+        decisions: of the pools, for this batch.
+
+    Returns:
+        The eight losses by upstream's names, 0-d, detached, weighted as in the sum.
+    """
+    nets = engine.networks
+    with frozen(*nets.discriminators):
+        with engine.precision.autocast():
+            made = generator_losses(nets, batch, engine.weights, engine.gan_mode)
+        overflow_G = _update(engine.optimizer_G, made.total, engine.scaler)
+    shown_A = engine.pool_A.query(made.fake_A, decisions.fake_A)
+    shown_B = engine.pool_B.query(made.fake_B, decisions.fake_B)
+    with engine.precision.autocast():
+        judged = discriminator_losses(nets, batch, shown_A, shown_B, engine.gan_mode)
+    overflow_D = _update(engine.optimizer_D, judged["D_A"] + judged["D_B"], engine.scaler)
+    skipped = engine.scaler.update(overflow_G, overflow_D) if engine.scaler else None
+    if engine.averages is not None:
+        for net, mean in zip(nets.generators, engine.averages, strict=True):
+            average(net, mean, engine.ema)
+    made.losses.update(judged)
+    losses = {name: made.losses[name].detach() for name in LOSS_NAMES}
+    engine.record.observe(losses, skipped)
+    return losses
+
+
+def generator_losses(nets: Networks, batch: Batch, weights: Weights, gan_mode: str) -> Generated:
+    """Run the generators forward and sum their losses.
+
+        total = gan(D_A(fake_B), real) + gan(D_B(fake_A), real)
+                + cycle_A |G_B(fake_B) - A| + cycle_B |G_A(fake_A) - B|
+                + identity_A |G_A(B) - B| + identity_B |G_B(A) - A|
+
+    Args:
+        nets: the discriminators frozen.
+        batch: the pictures.
+        weights: of the reconstruction losses.
+        gan_mode: see `adversarial_loss`.
+    """
+    real_A, real_B = batch
+    fake_B = nets.G_A(real_A)
+    rec_A = nets.G_B(fake_B)
+    fake_A = nets.G_B(real_B)
+    rec_B = nets.G_A(fake_A)
+    idt_A = nets.G_A(real_B) if weights.identity_A is not None else None
+    idt_B = nets.G_B(real_A) if weights.identity_B is not None else None
+    losses = {
+        "G_A": adversarial_loss(nets.D_A(fake_B), REAL, gan_mode),
+        "G_B": adversarial_loss(nets.D_B(fake_A), REAL, gan_mode),
+        "cycle_A": reconstruction_loss(rec_A, real_A, weights.cycle_A),
+        "cycle_B": reconstruction_loss(rec_B, real_B, weights.cycle_B),
+    }
+    if idt_A is not None:
+        losses["idt_A"] = reconstruction_loss(idt_A, real_B, weights.identity_A)
+    if idt_B is not None:
+        losses["idt_B"] = reconstruction_loss(idt_B, real_A, weights.identity_B)
+    total = torch.stack(list(losses.values())).sum()
+    for name in ("idt_A", "idt_B"):
+        losses.setdefault(name, torch.zeros_like(total))
+    return Generated(total, losses, fake_A, fake_B)
+
+
+def discriminator_losses(
+    nets: Networks, batch: Batch, shown_A: Tensor, shown_B: Tensor, gan_mode: str
+) -> dict[str, Tensor]:
+    """Return each discriminator's loss: the mean of its loss on real and on generated pictures.
+
+    Args:
+        nets: D_A judges domain B, D_B domain A.
+        batch: the real pictures.
+        shown_A: [N, C, H, W], from the pool of fake_A.
+        shown_B: [N, C, H, W], from the pool of fake_B.
+        gan_mode: see `adversarial_loss`.
+
+    Returns:
+        "D_A" and "D_B", 0-d, with a graph.
+    """
+    losses = {}
+    for name, judge, real, shown in (
+        ("D_A", nets.D_A, batch.real_B, shown_B),
+        ("D_B", nets.D_B, batch.real_A, shown_A),
+    ):
+        on_real = adversarial_loss(judge(real), REAL, gan_mode)
+        on_fake = adversarial_loss(judge(shown), FAKE, gan_mode)
+        losses[name] = (on_real + on_fake) * 0.5
+    return losses
+
+
+def _update(optimizer: Adam, total: Tensor, scaler: LossScaler | None) -> Tensor | None:
+    optimizer.zero_grad()
+    if scaler is None:
+        total.backward()
+        overflow = None
+    else:
+        scaler.scale(total).backward()
+        overflow = scaler.unscale(optimizer.optimizer)
+    optimizer.step()
+    return overflow
+
+
+@torch.no_grad()
+def average(net: nn.Module, mean: nn.Module, decay: float) -> None:
+    """Move a network's moving average: e <- decay e + (1 - decay) w; buffers are copied."""
+    torch._foreach_lerp_(list(mean.parameters()), list(net.parameters()), 1 - decay)
+    for buffer, kept in zip(net.buffers(), mean.buffers(), strict=True):
+        kept.copy_(buffer)

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: MIT
+"""The trainer: networks, optimizers, pools and schedule, one step at a time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cyclegan_fast.errors import NonFiniteError
+from cyclegan_fast.training import pool, state
+from cyclegan_fast.training.config import TrainConfig
+from cyclegan_fast.training.networks import Networks, build
+from cyclegan_fast.training.optimizer import Adam
+from cyclegan_fast.training.precision import Precision, resolve_device, resolve_precision
+from cyclegan_fast.training.scaler import LossScaler
+from cyclegan_fast.training.schedule import Schedule
+from cyclegan_fast.training.stats import LossRecord
+from cyclegan_fast.training.step import Batch, Decisions, Engine, Weights, run
+
+
+class StepDraws(NamedTuple):
+    """The randomness of one step, but for dropout's."""
+
+    fake_A: pool.PoolDraws
+    fake_B: pool.PoolDraws
+
+
+class Trainer:
+    """CycleGAN training, upstream's of 2025 to the letter.
+
+    Args:
+        config: the options.
+        networks: the four networks, or None to build them from the options. They are moved to the
+            device and, unless config.accelerate is off, accelerated, in place.
+        steps_per_epoch: steps after which an epoch ends; None for no end: the learning rate stays.
+
+    Raises:
+        ValueError: an option that cannot be trained with.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        networks: Networks | None = None,
+        *,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        self.config = config.validate()
+        self.device = resolve_device(config.device)
+        self.precision = resolve_precision(config.precision, self.device)
+        self.memory_format = resolve_layout(config.memory_format, self.precision)
+        self.steps_per_epoch = steps_per_epoch
+        self.step_count = 0
+        self.images = 0  # of each domain, seen in training
+        self.schedule = Schedule(config)
+        self._lr = config.lr
+        self.engine = self._engine(networks if networks is not None else build(config))
+
+    def _engine(self, networks: Networks) -> Engine:
+        config = self.config
+        for _, net in networks.items():
+            self._prepare(net)
+        averages = None
+        if config.ema:
+            averages = (copy.deepcopy(networks.G_A), copy.deepcopy(networks.G_B))
+            for mean in averages:
+                mean.requires_grad_(False)
+        return Engine(
+            networks=networks,
+            averages=averages,
+            ema=config.ema,
+            optimizer_G=Adam(_named(networks, "G_A", "G_B"), config.lr, config.beta1),
+            optimizer_D=Adam(_named(networks, "D_A", "D_B"), config.lr, config.beta1),
+            pool_A=self._pool(),
+            pool_B=self._pool(),
+            weights=self._weights(networks.dtype),
+            gan_mode=config.gan_mode,
+            precision=self.precision,
+            scaler=LossScaler(self.device) if self.precision.scaled else None,
+            record=LossRecord(self.device),
+        )
+
+    def _prepare(self, net: nn.Module) -> None:
+        net.to(device=self.device, memory_format=self.memory_format).train()
+        if self.config.accelerate:
+            from cyclegan_fast import fusion
+
+            fusion.accelerate(net)
+
+    def _pool(self) -> pool.ImagePool | pool.RaggedPool:
+        if self.config.preprocess in ("scale_width", "none"):
+            return pool.RaggedPool(self.config.pool_size)
+        return pool.ImagePool(self.config.pool_size, self.memory_format)
+
+    def _weights(self, dtype: torch.dtype) -> Weights:
+        config = self.config
+
+        def scalar(value: float) -> Tensor:
+            return torch.tensor(value, dtype=dtype, device=self.device)
+
+        identity = config.lambda_identity
+        return Weights(
+            cycle_A=scalar(config.lambda_A),
+            cycle_B=scalar(config.lambda_B),
+            # G_A is asked to leave B alone, so its identity is weighted like B's cycle.
+            identity_A=scalar(config.lambda_B * identity) if identity else None,
+            identity_B=scalar(config.lambda_A * identity) if identity else None,
+        )
+
+    @property
+    def networks(self) -> Networks:
+        """The four networks in training."""
+        return self.engine.networks
+
+    @property
+    def generators(self) -> tuple[nn.Module, nn.Module]:
+        """G_A and G_B to translate with: their moving averages where config.ema is on."""
+        return self.engine.averages or self.networks.generators
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch of the next step."""
+        past = self.step_count // self.steps_per_epoch if self.steps_per_epoch else 0
+        return self.config.epoch_count + past
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the latest step."""
+        return self._lr
+
+    def draws(self, n: int) -> StepDraws:
+        """Return the next step's draws for a batch of n, a function of seed and step."""
+        size, seed, step = self.config.pool_size, self.config.seed, self.step_count
+        return StepDraws(
+            pool.draw(seed, "pool/fake_A", step, n, size),
+            pool.draw(seed, "pool/fake_B", step, n, size),
+        )
+
+    def step(self, batch: Mapping[str, Any], draws: StepDraws | None = None) -> dict[str, Tensor]:
+        """Train one step.
+
+        Args:
+            batch: "A" [N, input_nc, H, W] and "B" [N, output_nc, H, W], floating-point in
+                [-1, 1], on any device; other entries are ignored. With direction BtoA, "B" is
+                translated from.
+            draws: of this step; None for those of the seed.
+
+        Returns:
+            D_A, G_A, cycle_A, idt_A, D_B, G_B, cycle_B, idt_B: 0-d tensors, weighted. Nothing has
+            waited for the device; reading one does.
+
+        Raises:
+            ValueError: pictures that the networks or pools cannot take.
+        """
+        self._begin_step()
+        pictures = self._batch(batch)
+        chance = draws or self.draws(len(pictures.real_A))
+        decisions = Decisions(
+            self.engine.pool_A.decide(chance.fake_A, self.device),
+            self.engine.pool_B.decide(chance.fake_B, self.device),
+        )
+        losses = run(self.engine, pictures, decisions)
+        self.step_count += 1
+        self.images += len(pictures.real_A)
+        return losses
+
+    def _begin_step(self) -> None:
+        if self.steps_per_epoch and self.step_count and self.step_count % self.steps_per_epoch == 0:
+            if self.schedule.needs_metric:
+                self.schedule.end_epoch(self.engine.record.mean_cycle_loss())
+            self.engine.record.begin_epoch()
+        self._set_lr(self.schedule.lr(self.epoch))
+
+    def _set_lr(self, lr: float) -> None:
+        if lr != self._lr:
+            self._lr = lr
+            self.engine.optimizer_G.set_lr(lr)
+            self.engine.optimizer_D.set_lr(lr)
+
+    def _batch(self, batch: Mapping[str, Any]) -> Batch:
+        source, target = ("A", "B") if self.config.direction == "AtoB" else ("B", "A")
+        pictures = [
+            batch[domain].to(
+                device=self.device,
+                dtype=self.networks.dtype,
+                memory_format=self.memory_format,
+                non_blocking=True,
+            )
+            for domain in (source, target)
+        ]
+        return Batch(*pictures)
+
+    @torch.no_grad()
+    def sample(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Translate pictures without training; touches neither weights nor generators of chance.
+
+        Args:
+            batch: as for `step`.
+
+        Returns:
+            real_A, fake_B, rec_A, idt_B, real_B, fake_A, rec_B, idt_A (upstream's names: idt_B is
+            G_B's picture of A), float32 on the CPU, made in evaluation mode.
+        """
+        real_A, real_B = self._batch(batch)
+        G_A, G_B = self.generators
+        training = G_A.training
+        G_A.eval()
+        G_B.eval()
+        try:
+            with self.precision.autocast():
+                fake_B, fake_A = G_A(real_A), G_B(real_B)
+                made = {
+                    "real_A": real_A,
+                    "fake_B": fake_B,
+                    "rec_A": G_B(fake_B),
+                    "idt_B": G_B(real_A),
+                    "real_B": real_B,
+                    "fake_A": fake_A,
+                    "rec_B": G_A(fake_A),
+                    "idt_A": G_A(real_B),
+                }
+        finally:
+            G_A.train(training)
+            G_B.train(training)
+        return {name: picture.float().cpu() for name, picture in made.items()}
+
+    def check(self) -> None:
+        """Raise if the run has gone wrong so far (one synchronisation).
+
+        Raises:
+            NonFiniteError: a loss was not finite.
+            LossScaleError: fp16 training stands still.
+        """
+        self.engine.record.check()
+        if self.engine.scaler is not None:
+            self.engine.scaler.check()
+
+    def check_finite(self) -> None:
+        """Raise unless every weight, moment and pooled picture is finite (one synchronisation).
+
+        Raises:
+            NonFiniteError: naming the first tensors that are not.
+        """
+        names, flags = [], []
+        for part, tensors in self.state_dict()["tensors"].items():
+            for name, tensor in tensors.items():
+                if tensor.is_floating_point() and tensor.numel():
+                    names.append(f"{part}: {name}")
+                    flags.append(tensor.isfinite().all().to(self.device))
+        bad = [n for n, good in zip(names, torch.stack(flags).tolist(), strict=True) if not good]
+        if bad:
+            more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+            raise NonFiniteError(
+                f"after step {self.step_count}: {', '.join(bad[:3])}{more} not finite. The run "
+                "stops here, and the saves from before stay as they are. Lower --lr or use "
+                "--precision fp32."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything the run's future depends on; see `state.collect`."""
+        return state.collect(self)
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`; see `state.restore`."""
+        state.restore(self, saved)
+
+
+def resolve_layout(name: str, precision: Precision) -> torch.memory_format:
+    """Return the layout an option names; "auto" is channels_last for 16-bit arithmetic."""
+    if name == "auto":
+        name = "channels_last" if precision.half is not None else "contiguous"
+    return torch.channels_last if name == "channels_last" else torch.contiguous_format
+
+
+def _named(networks: Networks, *names: str) -> list[tuple[str, nn.Parameter]]:
+    return [
+        (f"{name}.{key}", parameter)
+        for name in names
+        for key, parameter in getattr(networks, name).named_parameters()
+    ]

@@ -3,5 +3,6 @@
 
 from cyclegan_fast import backend, ops
 from cyclegan_fast._version import __version__
+from cyclegan_fast.fusion import accelerate, explain, restore
 
-__all__ = ["__version__", "backend", "ops"]
+__all__ = ["__version__", "accelerate", "backend", "explain", "ops", "restore"]

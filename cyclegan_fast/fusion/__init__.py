@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: MIT
+"""Run any network's instance norms, activations, skips and reflection pads as fused ops."""
+
+from cyclegan_fast.fusion.accelerate import accelerate, plan_of, restore
+from cyclegan_fast.fusion.explain import Explanation, explain
+
+__all__ = ["Explanation", "accelerate", "explain", "plan_of", "restore"]

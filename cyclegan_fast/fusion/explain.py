@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""Say what of a network is fused, what is not, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from torch import nn
+
+from cyclegan_fast.fusion.accelerate import PlannedForward
+from cyclegan_fast.fusion.steps import ConvStep, InteriorStep, NormStep, PadStep, Plan
+from cyclegan_fast.fusion.survey import Part, survey
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What :func:`explain` found; as text with ``str()``.
+
+    Attributes:
+        network: name of the network's class.
+        accelerated: whether any of it runs on plans now; if not, the rest says what would.
+        norms: (fused, all) instance norms.
+        pads: (served by the package, all) reflection pads.
+        fused: one line for every fused group.
+        ordinary: one line for everything that stays as it is, with the reason where there is one.
+        notes: what else is good to know.
+    """
+
+    network: str
+    accelerated: bool
+    norms: tuple[int, int]
+    pads: tuple[int, int]
+    fused: tuple[str, ...]
+    ordinary: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        state = "accelerated" if self.accelerated else "not accelerated; accelerate(net) would fuse"
+        lines = [
+            f"{self.network}: {state}: {self.norms[0]} of {self.norms[1]} instance norms, "
+            f"{self.pads[0]} of {self.pads[1]} reflection pads"
+        ]
+        for title, entries in (
+            ("fused", self.fused),
+            ("ordinary", self.ordinary),
+            ("notes", self.notes),
+        ):
+            if entries:
+                lines.append(f"{title}:")
+                lines += [f"  {entry}" for entry in entries]
+        return "\n".join(lines)
+
+
+def explain(net: nn.Module) -> Explanation:
+    """Say which parts of a network run as fused ops, which do not, and why not.
+
+    Args:
+        net: any module, accelerated or not.
+
+    Returns:
+        An :class:`Explanation`; print it.
+
+    Raises:
+        TypeError: net is no module.
+    """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"explain: net must be a torch.nn.Module, got {type(net).__name__}")
+    installed = [
+        module.__dict__["forward"]
+        for module in net.modules()
+        if isinstance(module.__dict__.get("forward"), PlannedForward)
+    ]
+    memory_format = installed[0].memory_format if installed else "channels_last"
+    parts = survey(net, memory_format)
+    plans = [part.plan for part in parts if part.plan is not None]
+    unfused = [entry for plan in plans for entry in plan.unfused]
+    fused = [step for plan in plans for step in plan.fused]
+    norms = sum(isinstance(step, NormStep) for step in fused)
+    pads = sum(1 for step in fused if step.pad)
+    missed = sum(_is_pad(label) for label, _ in unfused)
+    return Explanation(
+        network=type(net).__name__,
+        accelerated=bool(installed),
+        norms=(norms, norms + len(unfused) - missed),
+        pads=(pads, pads + missed),
+        fused=tuple(_group(part, step) for part in parts if part.plan for step in part.plan.fused),
+        ordinary=(*_unplanned(parts), *_unfused(parts), *_ordinary(plans)),
+        notes=(*_notes(plans), *_calls(installed)),
+    )
+
+
+def _is_pad(label: str) -> bool:
+    return label.endswith("ReflectionPad2d") or label == "pad()"
+
+
+def _group(part: Part, step: NormStep | PadStep) -> str:
+    op = "instance_norm_act" if isinstance(step, NormStep) else "reflect_pad2d"
+    within = f" (in {part.path})" if part.path else ""
+    return f"{op}: {' + '.join(step.members)}{within}"
+
+
+def _unplanned(parts: list[Part]) -> list[str]:
+    return [
+        f"{part.path or 'the network itself'} {type(part.module).__name__}: cannot be planned as a "
+        f"whole, so its children are looked at: {part.reason}"
+        for part in parts
+        if part.plan is None
+    ]
+
+
+def _unfused(parts: list[Part]) -> list[str]:
+    return [
+        f"{label}{f' (in {part.path})' if part.path else ''}: {reason}"
+        for part in parts
+        if part.plan is not None
+        for label, reason in part.plan.unfused
+    ]
+
+
+def _ordinary(plans: list[Plan]) -> list[str]:
+    lines = []
+    convolutions = [s for plan in plans for s in plan.steps if isinstance(s, ConvStep)]
+    if convolutions:
+        lines.append(f"{len(convolutions)} convolutions: PyTorch's own serve them")
+    entries = [entry for plan in plans for entry in plan.ordinary]
+    lines += [f"{label}: {reason}" for label, reason in entries if reason]
+    kinds = Counter(label.split()[-1] for label, reason in entries if not reason)
+    lines += [f"{count} x {kind}: stays as it is" for kind, count in kinds.items()]
+    return lines
+
+
+def _notes(plans: list[Plan]) -> list[str]:
+    notes = []
+    dead = sum(len(plan.dead_biases) for plan in plans)
+    if dead:
+        notes.append(
+            f"{dead} convolution biases are followed by an instance norm, which takes them away: "
+            "they are not read and get no gradient (DistributedDataParallel waits for one: use "
+            'accelerate(net, dead_bias_grad="zero") or find_unused_parameters=True)'
+        )
+    skips = sum(isinstance(step, InteriorStep) for plan in plans for step in plan.steps)
+    if skips:
+        notes.append(
+            f"{skips} values are read both padded and unpadded: one buffer holds both; under "
+            "autograd the gradients of the two are added by an extra pass each"
+        )
+    for plan in plans:
+        if plan.fused and plan.memory_format_reason:
+            notes.append(f"inputs keep their layout: {plan.memory_format_reason}")
+        elif plan.fused and plan.memory_format == "channels_last":
+            notes.append("inputs are converted to channels_last, and results back")
+    if plans:
+        notes.append("first derivatives only: restore(net) before a second one is taken")
+    return list(dict.fromkeys(notes))
+
+
+def _calls(installed: list[PlannedForward]) -> list[str]:
+    return [
+        f"{count} calls of {type(forward.net).__name__} ran its plain forward: {reason}"
+        for forward in installed
+        for reason, count in forward.plain_calls.items()
+    ]

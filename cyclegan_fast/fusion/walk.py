@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: MIT
+"""Walk a plan forward through autograd: what an accelerated network's forward does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cyclegan_fast.fusion.steps import (
+    ConvStep,
+    FunctionStep,
+    InteriorStep,
+    ModuleStep,
+    NormStep,
+    PadStep,
+    Plan,
+    Ref,
+    Step,
+)
+from cyclegan_fast.ops import instance_norm_act, reflect_pad2d
+
+Modules = Mapping[str, nn.Module]
+
+
+def walk(plan: Plan, modules: Modules, tensors: tuple[Tensor, ...]) -> Any:
+    """Compute a network's result from its plan.
+
+    Args:
+        plan: the plan.
+        modules: the network's modules by path, see guard.bind.
+        tensors: the tensor arguments, in order.
+
+    Returns:
+        What the network's own forward returns. Where inputs were converted to channels_last, 4-D
+        results are contiguous again, as they would have been without the plan.
+    """
+    registers: list[Any] = [None] * plan.registers
+    converted = False
+    for register, tensor in zip(plan.inputs, tensors, strict=True):
+        if plan.memory_format == "channels_last" and _gains_from_channels_last(tensor):
+            tensor = tensor.contiguous(memory_format=torch.channels_last)
+            converted = True
+        registers[register] = tensor
+    for step in plan.steps:
+        registers[step.output] = run(step, modules, registers)
+        for register in step.frees:
+            registers[register] = None
+    output = fill(plan.output, registers)
+    return _contiguous(output) if converted else output
+
+
+def run(step: Step, modules: Modules, registers: list[Any]) -> Any:
+    """Compute one step's value."""
+    if isinstance(step, NormStep):
+        operands = [registers[register] for register in step.inputs]
+        weight, bias = (
+            None if path is None else parameter(modules, path) for path in (step.weight, step.bias)
+        )
+        return _norm(step, weight, bias, *operands)
+    if isinstance(step, ConvStep):
+        return _convolution(step, modules[step.module], registers[step.inputs[0]])
+    if isinstance(step, InteriorStep):
+        return Interior.apply(registers[step.inputs[0]], step.pad)
+    if isinstance(step, PadStep):
+        return _pad(registers[step.inputs[0]], step.pad)
+    if isinstance(step, ModuleStep):
+        args = fill(step.args, registers)
+        kwargs = {name: fill(value, registers) for name, value in step.kwargs}
+        return modules[step.module](*args, **kwargs)
+    if isinstance(step, FunctionStep):
+        return _function(step, modules, registers)
+    raise TypeError(f"walk: step must be one of steps.py, got {type(step).__name__}")
+
+
+def parameter(modules: Modules, path: str) -> Any:
+    """Return what the network has at a dotted path that ends in an attribute."""
+    owner, _, name = path.rpartition(".")
+    return getattr(modules[owner], name)
+
+
+def fill(value: Any, registers: list[Any]) -> Any:
+    """Return an argument with registers put in for their references."""
+    if isinstance(value, Ref):
+        return registers[value.index]
+    if isinstance(value, tuple):
+        return tuple([fill(item, registers) for item in value])
+    if isinstance(value, list):
+        return [fill(item, registers) for item in value]
+    if isinstance(value, dict):
+        return {key: fill(item, registers) for key, item in value.items()}
+    if isinstance(value, slice):
+        parts = [fill(part, registers) for part in (value.start, value.stop, value.step)]
+        return slice(*parts)
+    return value
+
+
+class Interior(torch.autograd.Function):
+    """A padded image without its border, as a view; backward pads the gradient with zeros once.
+
+    Two narrows do the same, but their backward fills and copies the whole image twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, padded: Tensor, pad: int) -> Tensor:
+        """Return padded[:, :, pad:-pad, pad:-pad]."""
+        ctx.pad = pad
+        return interior(padded, pad)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient in the padded image's shape."""
+        return F.pad(grad, (ctx.pad,) * 4), None
+
+
+def interior(padded: Tensor, pad: int) -> Tensor:
+    """Return the view of a padded image [..., H + 2 pad, W + 2 pad] without its border."""
+    height, width = padded.shape[-2] - 2 * pad, padded.shape[-1] - 2 * pad
+    return padded.narrow(-2, pad, height).narrow(-1, pad, width)
+
+
+def _norm(
+    step: NormStep,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    x: Tensor,
+    residual: Any = None,
+) -> Tensor:
+    if x.dim() == 3:  # torch.nn takes an image without a batch dimension
+        lifted = (
+            residual[None] if isinstance(residual, Tensor) and residual.dim() == 3 else residual
+        )
+        return _norm(step, weight, bias, x[None], lifted)[0]
+    if residual is None or _addable(step, x, residual):
+        return instance_norm_act(
+            x,
+            weight,
+            bias,
+            act=step.act,
+            negative_slope=step.negative_slope,
+            residual=residual,
+            pad=step.pad,
+            eps=step.eps,
+        )
+    # A sum that broadcasts, or that PyTorch would promote to another dtype, stays PyTorch's.
+    y = instance_norm_act(
+        x, weight, bias, act=step.act, negative_slope=step.negative_slope, eps=step.eps
+    )
+    y = y.add_(residual) if step.residual_in_place else y + residual
+    return _pad(y, step.pad) if step.pad else y
+
+
+def _addable(step: NormStep, x: Tensor, residual: Any) -> bool:
+    return (
+        isinstance(residual, Tensor)
+        and residual.shape == x.shape
+        and (residual.dtype == x.dtype or step.residual_in_place)
+    )
+
+
+def _pad(x: Tensor, pad: int) -> Tensor:
+    return reflect_pad2d(x[None], pad)[0] if x.dim() == 3 else reflect_pad2d(x, pad)
+
+
+def _convolution(step: ConvStep, module: Any, x: Tensor) -> Tensor:
+    if step.use_bias or module.bias is None:
+        return module(x)
+    if isinstance(module, nn.ConvTranspose2d):
+        return F.conv_transpose2d(
+            x,
+            module.weight,
+            None,
+            module.stride,
+            module.padding,
+            module.output_padding,
+            module.groups,
+            module.dilation,
+        )
+    return F.conv2d(
+        x, module.weight, None, module.stride, module.padding, module.dilation, module.groups
+    )
+
+
+def _function(step: FunctionStep, modules: Modules, registers: list[Any]) -> Any:
+    if step.kind == "attribute":
+        return parameter(modules, step.target)
+    args = fill(step.args, registers)
+    kwargs = {name: fill(value, registers) for name, value in step.kwargs}
+    if step.kind == "method":
+        return getattr(args[0], step.target)(*args[1:], **kwargs)
+    return step.target(*args, **kwargs)
+
+
+def _gains_from_channels_last(tensor: Tensor) -> bool:
+    return (
+        tensor.dim() == 4
+        and tensor.is_floating_point()
+        and not tensor.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def _contiguous(value: Any) -> Any:
+    """Return a result with its images contiguous, whatever nest of containers it is."""
+    if isinstance(value, Tensor):
+        return value.contiguous() if value.dim() == 4 else value
+    if isinstance(value, tuple):
+        return tuple([_contiguous(item) for item in value])
+    if isinstance(value, list):
+        return [_contiguous(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _contiguous(item) for key, item in value.items()}
+    return value

@@ -24,6 +24,7 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 BackendName = Literal["auto", "reference", "native", "triton"]
 LayoutName = Literal["auto", "contiguous", "channels_last"]
 SaveFormat = Literal["safetensors", "both"]
+GraphChoice = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,8 @@ class TrainConfig:
     """Replace the execution of known layer patterns by the fused ops."""
     memory_format: LayoutName = "auto"
     """Layout of weights and activations."""
+    cuda_graph: GraphChoice = "auto"
+    """Replay the whole step as one CUDA graph; auto: wherever that can be done."""
     seed: int = 0
     """Seed of initialisation, data order, crops, flips, pools and dropout."""
     deterministic: bool = False

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from cyclegan_fast import fusion
 from cyclegan_fast.errors import NonFiniteError
-from cyclegan_fast.training import pool, state
+from cyclegan_fast.training import graphs, pool, state
 from cyclegan_fast.training.config import TrainConfig
 from cyclegan_fast.training.networks import Networks, build
 from cyclegan_fast.training.optimizer import Adam
@@ -59,6 +61,7 @@ class Trainer:
         self.schedule = Schedule(config)
         self._lr = config.lr
         self.engine = self._engine(networks if networks is not None else build(config))
+        self._run = self._runner()
 
     def _engine(self, networks: Networks) -> Engine:
         config = self.config
@@ -84,12 +87,26 @@ class Trainer:
             record=LossRecord(self.device),
         )
 
+    def _runner(self) -> Callable[[Batch, Decisions], dict[str, Tensor]]:
+        self.not_captured = (
+            "cuda_graph is off"
+            if self.config.cuda_graph == "off"
+            else graphs.why_not(self.engine, self.device)
+        )
+        if self.not_captured is None:
+            return graphs.CapturedStep(self.engine)
+        if self.config.cuda_graph == "on":
+            raise ValueError(
+                f"config: cuda_graph is on, but {self.not_captured}. Use --cuda_graph auto."
+            )
+        return functools.partial(run, self.engine)
+
     def _prepare(self, net: nn.Module) -> None:
         net.to(device=self.device, memory_format=self.memory_format).train()
         if self.config.accelerate:
-            from cyclegan_fast import fusion
-
-            fusion.accelerate(net)
+            # The pictures come in the run's layout already: nothing is to be converted per call.
+            layout = "preserve" if self.memory_format == torch.contiguous_format else "channels_last"
+            fusion.accelerate(net, memory_format=layout)
 
     def _pool(self) -> pool.ImagePool | pool.RaggedPool:
         if self.config.preprocess in ("scale_width", "none"):
@@ -163,7 +180,7 @@ class Trainer:
             self.engine.pool_A.decide(chance.fake_A, self.device),
             self.engine.pool_B.decide(chance.fake_B, self.device),
         )
-        losses = run(self.engine, pictures, decisions)
+        losses = self._run(pictures, decisions)
         self.step_count += 1
         self.images += len(pictures.real_A)
         return losses
@@ -267,6 +284,8 @@ class Trainer:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`; see `state.restore`."""
         state.restore(self, saved)
+        # Pools come back in new tensors: a graph captured before would read the old ones.
+        self._run = self._runner()
 
 
 def resolve_layout(name: str, precision: Precision) -> torch.memory_format:

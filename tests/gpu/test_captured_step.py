@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""The captured step against the plain one, on a GPU: same code, same bits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cyclegan_fast import draws
+from cyclegan_fast.training.config import TrainConfig
+from cyclegan_fast.training.runtime import configured
+from cyclegan_fast.training.trainer import Trainer
+
+pytestmark = pytest.mark.gpu
+STEPS = 40
+
+
+def config(graph: str, **options) -> TrainConfig:
+    """A small run through everything that changes from step to step: pool, learning rate."""
+    values = {
+        "dataroot": "unused",
+        "device": "cuda",
+        "netG": "resnet_2blocks",
+        "ngf": 16,
+        "ndf": 16,
+        "load_size": 64,
+        "crop_size": 64,
+        "pool_size": 4,
+        "n_epochs": 1,
+        "n_epochs_decay": 2,
+        "deterministic": True,
+        "cuda_graph": graph,
+    }
+    return TrainConfig(**(values | options))
+
+
+def batch(step: int, n: int = 1) -> dict[str, torch.Tensor]:
+    """Pictures of a step, a pure function of it."""
+    a, b = (
+        draws.uniforms(5, name, step, n * 3 * 64 * 64).reshape(n, 3, 64, 64) * 2 - 1
+        for name in ("A", "B")
+    )
+    return {"A": torch.from_numpy(a).float().cuda(), "B": torch.from_numpy(b).float().cuda()}
+
+
+def train(graph: str, steps: int = STEPS, resume_at: int | None = None, **options):
+    """Losses of every step, and the final weights."""
+    chosen = config(graph, **options)
+    with configured(chosen):
+        trainer = Trainer(chosen, steps_per_epoch=15)
+        losses = []
+        for step in range(steps):
+            if step == resume_at:
+                saved = trainer.state_dict()
+                trainer.load_state_dict(saved)
+            n = 2 if step == 20 else 1  # another batch size in between must not disturb the graph
+            losses.append(trainer.step(batch(step, n)))
+        torch.cuda.synchronize()
+        weights = [
+            p.detach().clone() for _, net in trainer.networks.items() for p in net.parameters()
+        ]
+        return [{k: v.item() for k, v in step.items()} for step in losses], weights, trainer
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_replay_gives_the_bits_of_the_plain_step(precision):
+    plain, plain_weights, _ = train("off", precision=precision)
+    replayed, weights, trainer = train("on", precision=precision)
+    assert trainer._run._graph is not None
+    assert replayed == plain
+    assert all(torch.equal(a, b) for a, b in zip(weights, plain_weights, strict=True))
+
+
+def test_resume_in_the_middle_of_replays():
+    plain, plain_weights, _ = train("off", precision="bf16")
+    replayed, weights, _ = train("on", precision="bf16", resume_at=25)
+    assert replayed == plain
+    assert all(torch.equal(a, b) for a, b in zip(weights, plain_weights, strict=True))
+
+
+def test_losses_of_an_earlier_step_stay_readable():
+    chosen = config("on", precision="bf16")
+    with configured(chosen):
+        trainer = Trainer(chosen, steps_per_epoch=15)
+        losses = [trainer.step(batch(step)) for step in range(8)]
+        first = [step["cycle_A"].item() for step in losses]
+    assert len(set(first)) == 8
+
+
+def test_on_is_refused_where_sizes_vary():
+    with pytest.raises(ValueError, match="pictures change their size"):
+        Trainer(config("on", preprocess="none"))

@@ -62,7 +62,10 @@ class UpstreamIteration:
 
 
 def commit(checkout: Path) -> str:
-    """The checkout's commit, "+modified" if a Python file differs from it, or "unknown"."""
+    """The checkout's commit, "+modified" if a Python file differs from it.
+
+    Where git cannot say (a copy that kept only .git/HEAD), "+unverified".
+    """
     try:
 
         def git(*arguments: str) -> str:
@@ -72,7 +75,8 @@ def commit(checkout: Path) -> str:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py").strip()
         return git("rev-parse", "HEAD").strip() + ("+modified" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        head = checkout / ".git" / "HEAD"
+        return (head.read_text().strip() if head.is_file() else "unknown") + "+unverified"
 
 
 def _defaults(device: torch.device) -> Namespace:

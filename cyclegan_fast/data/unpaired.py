@@ -105,6 +105,9 @@ class UnpairedDataset:
             raise ValueError(f"direction must be AtoB or BtoA, got {direction!r}")
         if on_bad not in ("skip", "fail"):
             raise ValueError(f'on_bad must be "skip" or "fail", got {on_bad!r}')
+        for name, nc in (("input_nc", input_nc), ("output_nc", output_nc)):
+            if nc not in (1, 3):
+                raise ValueError(f"{name} must be 1 or 3, got {nc}")
         self.preprocess = Preprocess(load_size, crop_size, preprocess, flip and augment)
         self.seed = seed
         self._augment = augment

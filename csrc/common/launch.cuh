@@ -14,7 +14,7 @@
 #include <tuple>
 
 // Dynamic shared memory, 16-byte aligned, as `T* name`.
-#define CYCLEGAN_FAST_SHARED(T, name)                        \
+#define CYCLEGAN_FAST_SHARED(T, name)                         \
   extern __shared__ __align__(16) unsigned char name##_raw[]; \
   T* name = reinterpret_cast<T*>(name##_raw)
 

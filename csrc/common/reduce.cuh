@@ -17,6 +17,20 @@ __device__ inline A warp_sum(A value, int from = 1) {
   return value;
 }
 
+// Sum over threadIdx.x, blockDim.x a multiple of 32: the same bits in each thread. Every thread of
+// the block calls it; rows of one warp each (blockDim.x = 32) have a sum each, and no barrier.
+template <int kWarps, typename A>
+__device__ inline A block_sum(A value, A (&shared)[kWarps]) {
+  value = warp_sum(value);
+  if (blockDim.x == 32) return value;
+  __syncthreads();  // the array may still be read from an earlier sum
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
+  __syncthreads();
+  A total = 0;
+  for (unsigned w = 0; w < blockDim.x / 32; ++w) total += shared[w];
+  return total;
+}
+
 // How two sets of `mine` and `theirs` values merge: the means' difference d moves mean by
 // d * share and adds d * d * spread to the squared deviations (Chan, Golub, LeVeque 1983).
 template <typename A>

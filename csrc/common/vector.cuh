@@ -6,6 +6,8 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 namespace cyclegan_fast {
 
@@ -39,10 +41,26 @@ __device__ inline Vector<T, kWidth> load_vector(const T* p) {
   return *reinterpret_cast<const Vector<T, kWidth>*>(p);
 }
 
+// Element i as accumulators see it. bfloat16 is the upper half of a float: taken from its 32-bit
+// word, since to split words into halves first costs twice the registers.
+template <int kWidth, typename T>
+__device__ inline Accumulator<T> element(const Vector<T, kWidth>& from, int i) {
+  if constexpr (kWidth % 2 == 0 && std::is_same_v<T, bfloat16>) {
+    uint32_t word;
+    memcpy(&word, &from.lane[i & ~1], sizeof(word));
+    word = i & 1 ? word & 0xffff0000u : word << 16;
+    float value;
+    memcpy(&value, &word, sizeof(value));
+    return value;
+  } else {
+    return static_cast<Accumulator<T>>(from.lane[i]);
+  }
+}
+
 template <int kWidth, typename T>
 __device__ inline void unpack(const Vector<T, kWidth>& from, Accumulator<T> (&to)[kWidth]) {
 #pragma unroll
-  for (int i = 0; i < kWidth; ++i) to[i] = static_cast<Accumulator<T>>(from.lane[i]);
+  for (int i = 0; i < kWidth; ++i) to[i] = element(from, i);
 }
 
 template <typename T>
@@ -76,8 +94,13 @@ __device__ inline Vector<T, kWidth> pack(const Accumulator<T> (&from)[kWidth]) {
 }
 
 template <int kWidth, typename T>
+__device__ inline void store_vector(const Vector<T, kWidth>& from, T* p) {
+  *reinterpret_cast<Vector<T, kWidth>*>(p) = from;
+}
+
+template <int kWidth, typename T>
 __device__ inline void store(const Accumulator<T> (&from)[kWidth], T* p) {
-  *reinterpret_cast<Vector<T, kWidth>*>(p) = pack<kWidth, T>(from);
+  store_vector(pack<kWidth, T>(from), p);
 }
 
 // Whether accesses of `bytes` at p are aligned.

@@ -27,14 +27,15 @@ struct NhwcGrid {
   int padded_pixels, padded_chunk;  // of y and grad_y
   Divider row, padded_row;          // pixels per row
 
-  NhwcGrid(const InstanceNormActShape& p, int vector_width) {
+  NhwcGrid(const InstanceNormActSizes& p, int vector_width) {
     const PixelSplit split = split_pixels(p.n, p.c, p.h * p.w);
     const int64_t threads = (p.c + vector_width - 1) / vector_width;
     lane_bits = vector_width == 1 ? 5 : 2;  // 64 bytes side by side: two sectors
     // Half of that where blocks would be fewer than multiprocessors, or channels few.
     while (lane_bits > 0 && threads <= (int64_t{1} << (lane_bits - 1))) --lane_bits;
     const auto slice_number = [&] { return (threads + (1 << lane_bits) - 1) >> lane_bits; };
-    if (vector_width > 1 && lane_bits == 2 && p.n * split.chunks * slice_number() < 100) --lane_bits;
+    if (vector_width > 1 && lane_bits == 2 && p.n * split.chunks * slice_number() < 200)
+      --lane_bits;
     slice_count = static_cast<int>(slice_number());
     chunk_count = static_cast<int>(split.chunks);
     slices = Divider(slice_count);
@@ -42,7 +43,7 @@ struct NhwcGrid {
     channels = static_cast<int>(p.c);
     height = static_cast<int>(p.h);
     width = static_cast<int>(p.w);
-    pad = p.pad;
+    pad = static_cast<int>(p.pad);
     pixels = height * width;
     chunk = static_cast<int>(split.chunk);
     padded_pixels = (height + 2 * pad) * (width + 2 * pad);

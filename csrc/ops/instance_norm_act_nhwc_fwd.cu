@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // instance_norm_act forward, channels_last: statistics by chunk, then combine and write.
-#include "common/activation.cuh"
 #include "common/dispatch.cuh"
 #include "common/launch.cuh"
 #include "common/strided.cuh"
+#include "ops/instance_norm_act_activation.cuh"
 #include "ops/instance_norm_act_nhwc.cuh"
 
 namespace cyclegan_fast {
@@ -12,7 +12,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 // Independent pixels in flight per thread; three blocks per multiprocessor without a spill.
-constexpr int kMomentsUnroll = 4, kWriteUnroll = 4;
+constexpr int kMomentsUnroll = 4, kWriteUnroll = 2;
 template <typename T>
 constexpr int kResident = sizeof(T) == 8 ? 2 : 3;
 
@@ -26,7 +26,6 @@ struct ForwardArguments {
   const A *weight, *bias;
   A* workspace;
   Strided residual;
-  bool residual_at_once;
   T* y;
   A *mean, *rstd;
 };
@@ -63,7 +62,7 @@ __global__ void __launch_bounds__(kThreads, kResident<T>)
         A value[kMomentsUnroll];
 #pragma unroll
         for (int u = 0; u < kMomentsUnroll; ++u) {
-          value[u] = static_cast<A>(loaded[u].lane[i]) - origin[i];
+          value[u] = element(loaded[u], i) - origin[i];
         }
         merge_values(mean[i], m2[i], value, left, inverse_fresh, weights);
       }
@@ -148,8 +147,7 @@ __device__ inline void combine_moments(const ForwardArguments<T>& p, const NhwcP
     squares = 0;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) squares += shared[1][w][c];
-    const T* origin =
-        p.x + static_cast<int64_t>(at.n) * p.grid.pixels * p.grid.channels + channel;
+    const T* origin = p.x + static_cast<int64_t>(at.n) * p.grid.pixels * p.grid.channels + channel;
     const A rstd = reciprocal_root(squares / static_cast<A>(p.grid.pixels) + p.eps);
     mean[c] = static_cast<A>(*origin) + shifted_mean;
     scale[c] = p.weight ? rstd * p.weight[channel] : rstd;
@@ -173,7 +171,8 @@ __global__ void __launch_bounds__(kThreads, kResident<T>)
   const int end = min(begin + p.grid.padded_chunk, p.grid.padded_pixels);
   const int channels = p.grid.channels, padded_width = p.grid.width + 2 * p.grid.pad;
   const T* image = p.x + static_cast<int64_t>(at.n) * p.grid.pixels * channels + at.channel;
-  const T* residual = static_cast<const T*>(p.residual.data) + at.n * p.residual.n;
+  const T* residual =
+      static_cast<const T*>(p.residual.data) + at.n * p.residual.n + at.channel * p.residual.c;
   T* output = p.y + static_cast<int64_t>(at.n) * p.grid.padded_pixels * channels + at.channel;
 
   Vector<T, kWidth> x[kWriteUnroll], added[kWriteUnroll];
@@ -187,7 +186,7 @@ __global__ void __launch_bounds__(kThreads, kResident<T>)
       const int w = reflected(pixel - padded_h * padded_width, p.grid.pad, p.grid.width);
       x[u] = load_vector<T, kWidth>(image + static_cast<int64_t>(h * p.grid.width + w) * channels);
       if (p.residual.data) {
-        added[u] = load_channels<kWidth>(residual, p.residual, p.residual_at_once, at.channel, h, w);
+        added[u] = load_vector<T, kWidth>(residual + h * p.residual.h + w * p.residual.w);
       }
     }
   };
@@ -200,6 +199,7 @@ __global__ void __launch_bounds__(kThreads, kResident<T>)
   from_slice(shared_mean, at.lane, mean);
   from_slice(shared_scale, at.lane, scale);
   from_slice(shared_bias, at.lane, bias);
+#pragma unroll 1
   while (first < end) {
 #pragma unroll
     for (int u = 0; u < kWriteUnroll; ++u) {
@@ -211,7 +211,7 @@ __global__ void __launch_bounds__(kThreads, kResident<T>)
       for (int i = 0; i < kWidth; ++i) value[i] = p.act((value[i] - mean[i]) * scale[i] + bias[i]);
       if (p.residual.data) {
 #pragma unroll
-        for (int i = 0; i < kWidth; ++i) value[i] += static_cast<A>(added[u].lane[i]);
+        for (int i = 0; i < kWidth; ++i) value[i] += element(added[u], i);
       }
       store(value, output + static_cast<int64_t>(pixel) * channels);
     }
@@ -221,18 +221,17 @@ __global__ void __launch_bounds__(kThreads, kResident<T>)
 }
 
 template <typename T, int kWidth>
-cudaError_t run(const InstanceNormActForward& p, cudaStream_t stream) {
+cudaError_t run(const InstanceNormActFwdParams& p, cudaStream_t stream) {
   using A = Accumulator<T>;
   const ForwardArguments<T> arguments{
       NhwcGrid(p, kWidth),
-      Activation<A>(p.act, p.negative_slope),
+      Activation<A>(p),
       static_cast<A>(p.eps),
       static_cast<const T*>(p.x),
       static_cast<const A*>(p.weight),
       static_cast<const A*>(p.bias),
       static_cast<A*>(p.workspace),
       p.residual,
-      has_vector_channels<T>(p.residual, kWidth),
       static_cast<T*>(p.y),
       static_cast<A*>(p.mean),
       static_cast<A*>(p.rstd),
@@ -247,10 +246,11 @@ cudaError_t run(const InstanceNormActForward& p, cudaStream_t stream) {
 
 }  // namespace
 
-cudaError_t instance_norm_act_forward_nhwc(const InstanceNormActForward& p, cudaStream_t stream) {
+cudaError_t instance_norm_act_fwd_nhwc(const InstanceNormActFwdParams& p, cudaStream_t stream) {
   return with_type(p.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const bool wide = p.c % kWidest<T> == 0 && aligned(p.x, 16) && aligned(p.y, 16);
+    const bool wide = p.c % kWidest<T> == 0 && aligned(p.x, 16) && aligned(p.y, 16) &&
+                      has_vector_channels<T>(p.residual, kWidest<T>);
     return wide ? run<T, kWidest<T>>(p, stream) : run<T, 1>(p, stream);
   });
 }

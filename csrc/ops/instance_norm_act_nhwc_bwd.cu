@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: MIT
+// instance_norm_act backward, channels_last: sums by chunk, then combine and write.
+//
+// With d = x - mean, dz = g * act'(d * scale + bias), scale = rstd * weight and P pixels per plane:
+//   s1 = sum dz, s2 = rstd * sum dz * d,  grad_x = scale * (dz - s1 / P - d * rstd * s2 / P)
+#include "common/dispatch.cuh"
+#include "common/fold.cuh"
+#include "common/launch.cuh"
+#include "common/strided.cuh"
+#include "ops/instance_norm_act_activation.cuh"
+#include "ops/instance_norm_act_nhwc.cuh"
+
+namespace cyclegan_fast {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+constexpr int kUnroll = 2;  // independent pixels in flight per thread, up to three loads each
+
+template <typename T>
+struct BackwardArguments {
+  using A = Accumulator<T>;
+  NhwcGrid grid;
+  Activation<A> act;
+  const T* x;
+  const A *weight, *bias;
+  A* workspace;
+  const T* grad_y;
+  Strided grad_skip;
+  const A *mean, *rstd;
+  T *grad_x, *grad_residual;
+  A* sums;
+  int64_t planes;
+};
+
+// Walks this thread's pixels of a chunk, and gathers the gradient that reaches the sum of
+// activation and residual: g = fold(grad_y) + grad_skip.
+template <typename T, int kWidth>
+struct Pixels {
+  using A = Accumulator<T>;
+  struct Loaded {
+    Vector<T, kWidth> x, own, skip;
+    int h, w;
+  };
+
+  const BackwardArguments<T>& p;
+  const NhwcPlace<kWidth>& at;
+  const T *x, *grad_y, *skip;
+  const T* kept;  // g itself, where the first launch has kept it
+  int64_t image;
+
+  __device__ Pixels(const BackwardArguments<T>& arguments, const NhwcPlace<kWidth>& place,
+                    bool use_kept)
+      : p(arguments), at(place) {
+    const int64_t channels = p.grid.channels;
+    image = static_cast<int64_t>(at.n) * p.grid.pixels * channels + at.channel;
+    x = p.x + image;
+    kept = use_kept && p.grad_residual ? p.grad_residual + image : nullptr;
+    grad_y =
+        p.grad_y && !kept
+            ? p.grad_y + static_cast<int64_t>(at.n) * p.grid.padded_pixels * channels + at.channel
+            : nullptr;
+    skip = p.grad_skip.data && !kept ? static_cast<const T*>(p.grad_skip.data) +
+                                           at.n * p.grad_skip.n + at.channel * p.grad_skip.c
+                                     : nullptr;
+  }
+  __device__ int64_t offset(int pixel) const {
+    return static_cast<int64_t>(pixel) * p.grid.channels;
+  }
+  __device__ int64_t padded_row() const {
+    return static_cast<int64_t>(p.grid.width + 2 * p.grid.pad) * p.grid.channels;
+  }
+  __device__ void load(int pixel, Loaded& to) const {
+    to.x = load_vector<T, kWidth>(x + offset(pixel));
+    if (kept) {
+      to.own = load_vector<T, kWidth>(kept + offset(pixel));
+      return;
+    }
+    to.h = static_cast<int>(p.grid.row.quotient(pixel));
+    to.w = pixel - to.h * p.grid.width;
+    if (grad_y) {
+      to.own = load_vector<T, kWidth>(grad_y + (to.h + p.grid.pad) * padded_row() +
+                                      offset(to.w + p.grid.pad));
+    }
+    if (skip) {
+      to.skip = load_vector<T, kWidth>(skip + to.h * p.grad_skip.h + to.w * p.grad_skip.w);
+    }
+  }
+  __device__ void gradient(const Loaded& from, A (&g)[kWidth]) const {
+    if (kept || grad_y) {
+      unpack(from.own, g);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) g[i] = 0;
+    }
+    if (grad_y && p.grid.pad > 0) {
+      add_mirrors(grad_y, padded_row(), p.grid.channels, mirrors(from.h, p.grid.pad, p.grid.height),
+                  mirrors(from.w, p.grid.pad, p.grid.width), g);
+    }
+    if (skip) {
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) g[i] += element(from.skip, i);
+    }
+  }
+};
+
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(kThreads, 2) nhwc_sums_kernel(const BackwardArguments<T> p) {
+  using A = Accumulator<T>;
+  __shared__ A shared[2][kWarps][kMaxSlice];
+  const NhwcPlace<kWidth> at(p.grid, blockIdx.x);
+  const int begin = at.chunk * p.grid.chunk;
+  const int end = min(begin + p.grid.chunk, p.grid.pixels);
+
+  A s1[kWidth] = {}, s2[kWidth] = {};
+  if (at.active) {
+    const Pixels<T, kWidth> pixels(p, at, false);
+    A mean[kWidth], scale[kWidth], bias[kWidth];
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      const int64_t statistic = at.statistic(p.grid, at.channel + i);
+      mean[i] = p.mean[statistic];
+      scale[i] = p.rstd[statistic] * (p.weight ? p.weight[at.channel + i] : A(1));
+      bias[i] = p.bias ? p.bias[at.channel + i] : A(0);
+    }
+#pragma unroll 1
+    for (int first = begin + at.row; first < end; first += kUnroll * at.rows) {
+      typename Pixels<T, kWidth>::Loaded loaded[kUnroll];
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        if (first + u * at.rows < end) pixels.load(first + u * at.rows, loaded[u]);
+      }
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        const int pixel = first + u * at.rows;
+        if (pixel >= end) continue;
+        A g[kWidth];
+        pixels.gradient(loaded[u], g);
+        if (p.grad_residual) {
+          // The second launch reads g from here: both must see the same, rounded, values.
+          const Vector<T, kWidth> kept = pack<kWidth, T>(g);
+          unpack(kept, g);
+          store_vector(kept, p.grad_residual + pixels.image + pixels.offset(pixel));
+        }
+#pragma unroll
+        for (int i = 0; i < kWidth; ++i) {
+          const A d = element(loaded[u].x, i) - mean[i];
+          const A dz = g[i] * p.act.derivative(d * scale[i] + bias[i]);
+          s1[i] += dz;
+          s2[i] += dz * d;
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) {
+    s1[i] = warp_sum(s1[i], 1 << p.grid.lane_bits);
+    s2[i] = warp_sum(s2[i], 1 << p.grid.lane_bits);
+  }
+  const int warp = threadIdx.x / 32;
+  if (threadIdx.x % 32 < (1u << p.grid.lane_bits)) {
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      shared[0][warp][at.lane * kWidth + i] = s1[i];
+      shared[1][warp][at.lane * kWidth + i] = s2[i];
+    }
+  }
+  __syncthreads();
+  const int c = threadIdx.x;
+  if (c < at.slice_width(p.grid)) {
+    A total1 = 0, total2 = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      total1 += shared[0][w][c];
+      total2 += shared[1][w][c];
+    }
+    A* partial = p.workspace + at.partial(p.grid, at.chunk, at.first_channel + c);
+    partial[0] = total1;
+    partial[p.grid.channels] = total2 * p.rstd[at.statistic(p.grid, at.first_channel + c)];
+  }
+}
+
+// Constants of grad_x = scale * dz + offset + slope * (x - mean), per channel of the slice.
+template <typename A>
+struct SliceConstants {
+  A mean[kMaxSlice], scale[kMaxSlice], bias[kMaxSlice], offset[kMaxSlice], slope[kMaxSlice];
+};
+
+// From the chunks' sums. The block of the first chunk writes the sums out.
+template <typename T, int kWidth>
+__device__ inline void combine_sums(const BackwardArguments<T>& p, const NhwcPlace<kWidth>& at,
+                                    SliceConstants<Accumulator<T>>& constants) {
+  using A = Accumulator<T>;
+  __shared__ A shared[2][kWarps][kMaxSlice];
+  const int warp = threadIdx.x / 32, c = threadIdx.x % 32, channel = at.first_channel + c;
+  const bool active = c < at.slice_width(p.grid);
+  const A* partial = p.workspace + at.partial(p.grid, 0, channel);
+  const int64_t stride = 2 * static_cast<int64_t>(p.grid.channels);
+  A s1 = 0, s2 = 0;
+  for (int chunk = warp; active && chunk < p.grid.chunk_count; chunk += kWarps) {
+    s1 += partial[chunk * stride];
+    s2 += partial[chunk * stride + p.grid.channels];
+  }
+  shared[0][warp][c] = s1;
+  shared[1][warp][c] = s2;
+  __syncthreads();
+  if (warp == 0 && active) {
+    s1 = s2 = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      s1 += shared[0][w][c];
+      s2 += shared[1][w][c];
+    }
+    const int64_t statistic = at.statistic(p.grid, channel);
+    const A rstd = p.rstd[statistic], scale = rstd * (p.weight ? p.weight[channel] : A(1));
+    const A pixels = static_cast<A>(p.grid.pixels);
+    constants.mean[c] = p.mean[statistic];
+    constants.scale[c] = scale;
+    constants.bias[c] = p.bias ? p.bias[channel] : A(0);
+    constants.offset[c] = -scale * (s1 / pixels);
+    constants.slope[c] = -scale * rstd * (s2 / pixels);
+    if (at.chunk == 0) {
+      p.sums[statistic] = s1;
+      p.sums[p.planes + statistic] = s2;
+    }
+  }
+  __syncthreads();
+}
+
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(kThreads, 2) nhwc_grad_kernel(const BackwardArguments<T> p) {
+  using A = Accumulator<T>;
+  __shared__ SliceConstants<A> constants;
+  // Backwards: what the first launch read last is still in the cache.
+  const NhwcPlace<kWidth> at(p.grid, gridDim.x - 1 - blockIdx.x);
+  const int begin = at.chunk * p.grid.chunk;
+  const int end = min(begin + p.grid.chunk, p.grid.pixels);
+  const Pixels<T, kWidth> pixels(p, at, true);
+
+  typename Pixels<T, kWidth>::Loaded loaded[kUnroll];
+  const auto load = [&](int first) {
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      if (at.active && first + u * at.rows < end) pixels.load(first + u * at.rows, loaded[u]);
+    }
+  };
+  int first = begin + at.row;
+  load(first);  // on its way while the sums are combined
+  combine_sums(p, at, constants);
+  if (!at.active) return;
+  A mean[kWidth], scale[kWidth], bias[kWidth], offset[kWidth], slope[kWidth];
+  from_slice(constants.mean, at.lane, mean);
+  from_slice(constants.scale, at.lane, scale);
+  from_slice(constants.bias, at.lane, bias);
+  from_slice(constants.offset, at.lane, offset);
+  from_slice(constants.slope, at.lane, slope);
+#pragma unroll 1
+  while (first < end) {
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const int pixel = first + u * at.rows;
+      if (pixel >= end) continue;
+      A g[kWidth];
+      pixels.gradient(loaded[u], g);
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) {
+        const A d = element(loaded[u].x, i) - mean[i];
+        const A dz = g[i] * p.act.derivative(d * scale[i] + bias[i]);
+        g[i] = scale[i] * dz + (offset[i] + slope[i] * d);
+      }
+      store(g, p.grad_x + pixels.image + pixels.offset(pixel));
+    }
+    first += kUnroll * at.rows;
+    if (first < end) load(first);
+  }
+}
+
+template <typename T, int kWidth>
+cudaError_t run(const InstanceNormActBwdParams& p, cudaStream_t stream) {
+  using A = Accumulator<T>;
+  const BackwardArguments<T> arguments{
+      NhwcGrid(p, kWidth),
+      Activation<A>(p),
+      static_cast<const T*>(p.x),
+      static_cast<const A*>(p.weight),
+      static_cast<const A*>(p.bias),
+      static_cast<A*>(p.workspace),
+      static_cast<const T*>(p.grad_y),
+      p.grad_skip,
+      static_cast<const A*>(p.mean),
+      static_cast<const A*>(p.rstd),
+      static_cast<T*>(p.grad_x),
+      static_cast<T*>(p.grad_residual),
+      static_cast<A*>(p.sums),
+      p.n * p.c,
+  };
+  const unsigned blocks = arguments.grid.blocks(p.n);
+  if (blocks == 0) return cudaErrorInvalidConfiguration;
+  const cudaError_t error =
+      launch(nhwc_sums_kernel<T, kWidth>, blocks, kThreads, 0, stream, arguments);
+  if (error != cudaSuccess) return error;
+  return launch(nhwc_grad_kernel<T, kWidth>, blocks, kThreads, 0, stream, arguments);
+}
+
+}  // namespace
+
+cudaError_t instance_norm_act_bwd_nhwc(const InstanceNormActBwdParams& p, cudaStream_t stream) {
+  return with_type(p.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    bool wide = p.c % kWidest<T> == 0 && has_vector_channels<T>(p.grad_skip, kWidest<T>);
+    for (const void* tensor : {p.x, p.grad_y, static_cast<const void*>(p.grad_x),
+                               static_cast<const void*>(p.grad_residual)}) {
+      wide = wide && aligned(tensor, 16);
+    }
+    return wide ? run<T, kWidest<T>>(p, stream) : run<T, 1>(p, stream);
+  });
+}
+
+}  // namespace cyclegan_fast

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT
+// reflect_pad2d on CUDA: the launches, one each. They neither allocate nor synchronise.
+//
+// The image has at least one element. cudaErrorInvalidConfiguration: 2^31 rows or more, or as many
+// elements in a padded row.
+#pragma once
+
+#include <driver_types.h>
+
+#include "ops/reflect_pad2d.h"
+
+namespace cyclegan_fast {
+
+cudaError_t reflect_pad2d_fwd(const ReflectPad2dParams& p, cudaStream_t stream);
+cudaError_t reflect_pad2d_bwd(const ReflectPad2dParams& p, cudaStream_t stream);
+
+}  // namespace cyclegan_fast

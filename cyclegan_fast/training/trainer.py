@@ -54,7 +54,7 @@ class Trainer:
         self.config = config.validate()
         self.device = resolve_device(config.device)
         self.precision = resolve_precision(config.precision, self.device)
-        self.memory_format = resolve_layout(config.memory_format, self.precision)
+        self.memory_format = resolve_layout(config, self.precision)
         self.steps_per_epoch = steps_per_epoch
         self.step_count = 0
         self.images = 0  # of each domain, seen in training
@@ -105,7 +105,8 @@ class Trainer:
         net.to(device=self.device, memory_format=self.memory_format).train()
         if self.config.accelerate:
             # The pictures come in the run's layout already: nothing is to be converted per call.
-            layout = "preserve" if self.memory_format == torch.contiguous_format else "channels_last"
+            contiguous = self.memory_format == torch.contiguous_format
+            layout = "preserve" if contiguous else "channels_last"
             fusion.accelerate(net, memory_format=layout)
 
     def _pool(self) -> pool.ImagePool | pool.RaggedPool:
@@ -288,10 +289,18 @@ class Trainer:
         self._run = self._runner()
 
 
-def resolve_layout(name: str, precision: Precision) -> torch.memory_format:
-    """Return the layout an option names; "auto" is channels_last for 16-bit arithmetic."""
+def resolve_layout(config: TrainConfig, precision: Precision) -> torch.memory_format:
+    """Return the layout an option names; "auto" is the one measured faster.
+
+    The fused ops work in channels_last as well as in contiguous, and convolutions are faster
+    there. Without them PyTorch's norms and pads copy to contiguous and back, so that in fp32
+    contiguous wins (one core, 128x128: 9.6 s against 11.1 s with them, 12.3 s against 11.1 s
+    without; November 2026).
+    """
+    name = config.memory_format
     if name == "auto":
-        name = "channels_last" if precision.half is not None else "contiguous"
+        gains = config.accelerate or precision.half is not None
+        name = "channels_last" if gains else "contiguous"
     return torch.channels_last if name == "channels_last" else torch.contiguous_format
 
 

@@ -14,9 +14,9 @@ from cyclegan_fast.fusion.dead_bias import DEAD_BIAS_GRADS, with_zero_gradients
 from cyclegan_fast.fusion.guard import bind
 from cyclegan_fast.fusion.lower import make_plan
 from cyclegan_fast.fusion.modules import InstanceForward, plain_forward
+from cyclegan_fast.fusion.purity import Untraceable
 from cyclegan_fast.fusion.steps import Plan
 from cyclegan_fast.fusion.survey import survey
-from cyclegan_fast.fusion.trace import Untraceable
 from cyclegan_fast.fusion.walk import walk
 
 MEMORY_FORMATS = ("channels_last", "preserve")
@@ -157,6 +157,11 @@ class PlannedForward(InstanceForward):
         other = copy.copy(self)
         other.net = net
         return other
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The plans made so far, one for each form of call."""
+        return tuple(plan for plan in self._plans.values() if isinstance(plan, Plan))
 
     def _valid_plan(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]

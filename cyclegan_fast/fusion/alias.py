@@ -100,12 +100,10 @@ class Aliases:
             if node.op in ("placeholder", "get_attr"):
                 self._join(node, outside.setdefault(node.op, node))
             elif node.op != "output":
-                fresh, written = _effects(net, node)
-                for source in node.all_input_nodes if not fresh else ():
+                shared, written = _effects(net, node)
+                for source in shared:
                     self._join(node, source)
-                for target in written:
-                    self._join(node, target)
-                    self._writes.append((node, target))
+                self._writes += [(node, target) for target in written]
 
     def writes(self, value: Node) -> list[Node]:
         """Nodes that may write to the value's memory, in order."""
@@ -125,42 +123,42 @@ class Aliases:
         self._parent[self._find(a)] = self._find(b)
 
 
-def _effects(net: nn.Module, node: Node) -> tuple[bool, list[Node]]:
-    """Return whether a node's result is new memory, and the inputs it may write to."""
+def _effects(net: nn.Module, node: Node) -> tuple[list[Node], list[Node]]:
+    """Return the inputs that a node's result may share memory with, and those it may write to."""
     inputs = node.all_input_nodes
     if node.op == "call_module":
         module = layer(net, node)
         if not is_layer(module) or (special(module) and not is_reparametrised(module)):
-            return False, inputs
+            return inputs, inputs
         if getattr(module, "inplace", False):
-            return False, inputs[:1]
-        return type(module) in _FRESH_LAYERS, []
+            return inputs[:1], inputs[:1]
+        return ([] if type(module) in _FRESH_LAYERS else inputs), []
     if node.op == "call_method":
         name = str(node.target)
         if name in _METADATA_METHODS:
-            return True, []
+            return [], []
         if name.endswith("_"):  # torch's own sign for "in place"; the dunders are not told apart
-            return False, inputs[:1]
-        return name in _FRESH_METHODS, []
+            return inputs[:1], inputs[:1]
+        return ([] if name in _FRESH_METHODS else inputs), []
     return _function_effects(node, inputs)
 
 
-def _function_effects(node: Node, inputs: list[Node]) -> tuple[bool, list[Node]]:
+def _function_effects(node: Node, inputs: list[Node]) -> tuple[list[Node], list[Node]]:
     target = node.target
     name = getattr(target, "__name__", "")
     home = getattr(target, "__module__", None) or ""
     if target is getattr:
-        return node.args[1] in _METADATA_ATTRIBUTES, []
+        return ([] if node.args[1] in _METADATA_ATTRIBUTES else inputs), []
     if target is operator.setitem or (home == "_operator" and name.startswith("i")):
         # iadd, isub, ...; the others that begin with an i (index, inv, is_) are rare and harmless
-        return False, inputs[:1]
+        return inputs[:1], inputs[:1]
     if "out" in node.kwargs:
-        return False, inputs
+        return inputs, inputs
     if home.startswith("torch._ops") or home.partition(".")[0] not in TRUSTED:
-        return False, inputs
+        return inputs, inputs
     if name.endswith("_") or _asks_in_place(node):
-        return False, inputs[:1]
-    return target in _FRESH_FUNCTIONS, []
+        return inputs[:1], inputs[:1]
+    return ([] if target in _FRESH_FUNCTIONS else inputs), []
 
 
 def _asks_in_place(node: Node) -> bool:

@@ -85,6 +85,9 @@ class _Lowering:
                     self._norm(group)
             elif node not in self._absorbed:
                 self._step(node)
+        # A convolution may be used twice, once with its bias.
+        read = {f"{s.module}.bias" for s in self._steps if isinstance(s, ConvStep) and s.use_bias}
+        read |= {str(node.target) for node in self._traced.graph.nodes if node.op == "get_attr"}
         reason = "" if memory_format == "preserve" else self._why_preserve()
         return Plan(
             inputs=tuple(inputs),
@@ -93,7 +96,7 @@ class _Lowering:
             registers=self._count,
             memory_format="preserve" if reason else memory_format,
             memory_format_reason=reason,
-            dead_biases=tuple(self._dead_biases),
+            dead_biases=tuple(dict.fromkeys(p for p in self._dead_biases if p not in read)),
             guards=make_guards(self._net, self._whole()),
             unfused=tuple(self._unfused),
             ordinary=tuple(self._ordinary),
@@ -119,6 +122,7 @@ class _Lowering:
                 pad=group.pad,
                 residual_in_place=group.residual_in_place,
                 members=tuple(members),
+                only_batches=group.nodes[0].op == "call_function",
             )
         )
         if group.pad_node is not None:

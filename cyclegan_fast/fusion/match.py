@@ -23,7 +23,7 @@ from cyclegan_fast.fusion.modules import is_layer, special
 from cyclegan_fast.fusion.recognise import Activation, Norm, Pad, Sum
 
 # They read an image in any strides, and keep no view of it.
-_STRIDE_BLIND_LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.InstanceNorm2d, nn.ReflectionPad2d)
+_STRIDE_BLIND_LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.InstanceNorm2d)
 _STRIDE_BLIND_FUNCTIONS = (torch.cat, F.conv2d, F.conv_transpose2d)
 
 
@@ -161,7 +161,7 @@ def _other(total: Sum, operand: Node) -> Node:
 
 
 def _stride_blind(net: nn.Module, node: Node) -> bool:
-    if recognise.addition(node) is not None:
+    if recognise.addition(node) is not None or recognise.pad(net, node) is not None:
         return True
     module = recognise.layer(net, node)
     if module is not None:

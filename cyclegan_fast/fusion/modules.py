@@ -17,9 +17,10 @@ class InstanceForward:
 
 def is_layer(module: nn.Module) -> bool:
     """Whether it is a leaf: its forward is torch.nn's own, or the package's."""
-    if isinstance(module, nn.Sequential) or is_wrapper(module):
+    forward = type(module).forward
+    if isinstance(module, nn.Sequential) or forward is nn.Module.forward or is_wrapper(module):
         return False
-    home = getattr(getattr(type(module), "forward", None), "__module__", None) or ""
+    home = getattr(forward, "__module__", None) or ""
     return home.startswith(("torch.nn.", "torch.ao.", "cyclegan_fast.nn"))
 
 

@@ -49,6 +49,8 @@ class NormStep(Step):
         eps: added to the variance.
         pad: pixels mirrored on each side.
         residual_in_place: the network adds with ``+=``, so the sum keeps x's dtype.
+        only_batches: the norm is F.instance_norm, for which three dimensions are no image [C, H, W]
+            but a sequence [N, C, L].
         members: what of the network it stands for, for people.
     """
 
@@ -59,6 +61,7 @@ class NormStep(Step):
     eps: float = 1e-5
     pad: int = 0
     residual_in_place: bool = False
+    only_batches: bool = False
     members: tuple[str, ...] = ()
 
 

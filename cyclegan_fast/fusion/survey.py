@@ -10,9 +10,8 @@ from torch import nn
 from cyclegan_fast.fusion import calls
 from cyclegan_fast.fusion.lower import make_plan
 from cyclegan_fast.fusion.modules import child, is_layer, plain_forward
+from cyclegan_fast.fusion.purity import Untraceable
 from cyclegan_fast.fusion.steps import ModuleStep, Plan
-from cyclegan_fast.fusion.trace import Untraceable
-
 
 # Layers that gain even alone.
 _FUSIBLE = (nn.InstanceNorm2d, nn.ReflectionPad2d)

@@ -10,11 +10,9 @@ same thing twice. A module in which something is refused stays whole: one ordina
 from __future__ import annotations
 
 import copy
-import random
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +26,8 @@ from cyclegan_fast.fusion.modules import (
     plain_forward,
     special,
 )
+from cyclegan_fast.fusion.purity import Untraceable, ambient, modes, same_randomness, unchanged
+from cyclegan_fast.fusion.symbol import Symbol
 
 # fx replaces nn.Module's methods while it traces, so one thread at a time.
 _lock = threading.RLock()
@@ -44,10 +44,6 @@ class _Marker:
 
 
 TENSOR = _Marker()
-
-
-class Untraceable(Exception):  # noqa: N818 - a finding, not a fault
-    """The network's own forward cannot be traced; the text is the reason."""
 
 
 class _KeepWhole(BaseException):
@@ -111,7 +107,7 @@ def _trace(
     mode: bool,
 ) -> fx.Graph:
     values = copy.deepcopy((args, kwargs))
-    with _unchanged(net), _same_randomness(), _ambient(mode):
+    with unchanged(net), same_randomness(), ambient(mode):
         try:
             graph = _Tracer(opaque, values).trace(net)
         except Exception as error:
@@ -138,7 +134,7 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self._opaque = opaque
         self._values = values
-        self._mode = _modes()
+        self._mode = modes()
 
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: Any = None
@@ -160,6 +156,9 @@ class _Tracer(fx.Tracer):
 
         return run, []
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return Symbol(node, self)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return module_qualified_name in self._opaque or is_layer(m)
 
@@ -178,7 +177,7 @@ class _Tracer(fx.Tracer):
             raise _KeepWhole(path, _first_line(error)) from error
 
     def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
-        if kind not in ("placeholder", "output") and _modes() != self._mode:
+        if kind not in ("placeholder", "output") and modes() != self._mode:
             raise Untraceable("its forward switches the gradient or autocast mode, or checkpoints")
         return super().create_node(kind, *args, **kwargs)
 
@@ -191,103 +190,6 @@ class _Tracer(fx.Tracer):
         return any(tensor is own for own in self.root.parameters()) or any(
             tensor is own for own in self.root.buffers()
         )
-
-
-def _modes() -> tuple[Any, ...]:
-    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    return (
-        torch.is_grad_enabled(),
-        torch.is_inference_mode_enabled(),
-        *[torch.is_autocast_enabled(device) for device in ("cpu", "cuda")],
-        *[torch.get_autocast_dtype(device) for device in ("cpu", "cuda")],
-        None if hooks is None else hooks(True),
-    )
-
-
-@contextmanager
-def _ambient(mode: bool) -> Iterator[None]:
-    before = [torch.is_autocast_enabled(device) for device in ("cpu", "cuda")]
-    try:
-        for device in ("cpu", "cuda"):
-            torch.set_autocast_enabled(device, mode)
-        with torch.inference_mode(False), torch.set_grad_enabled(mode):
-            yield
-    finally:
-        for device, enabled in zip(("cpu", "cuda"), before, strict=True):
-            torch.set_autocast_enabled(device, enabled)
-
-
-def _randomness() -> tuple[Any, ...]:
-    """Return the states of the three global generators, comparable with ==."""
-    numpy = sys.modules.get("numpy")
-    state: tuple[Any, ...] = ()
-    if numpy is not None:
-        name, keys, *rest = numpy.random.get_state()
-        state = (name, keys.tolist(), *rest)
-    return random.getstate(), state, torch.get_rng_state().tolist()
-
-
-@contextmanager
-def _same_randomness() -> Iterator[None]:
-    """Put the global generators back at the end, and refuse a forward that had drawn from them."""
-    before = _randomness()
-    try:
-        yield
-    finally:
-        after = _randomness()
-        if after != before:
-            python, state, pytorch = before
-            random.setstate(python)
-            torch.set_rng_state(torch.tensor(pytorch, dtype=torch.uint8))
-            if state:
-                sys.modules["numpy"].random.set_state(state)
-    if after != before:
-        raise Untraceable("its forward draws random numbers outside of PyTorch's operations")
-
-
-@contextmanager
-def _unchanged(net: nn.Module) -> Iterator[None]:
-    """Put every module's state back as it was, and refuse a forward that had changed it."""
-    before = [(module, _state(module)) for module in net.modules()]
-    try:
-        yield
-    finally:
-        changed = [name for module, state in before for name in _restore(module.__dict__, state)]
-    if changed:
-        raise Untraceable(f"its forward changes the network's attribute {changed[0]!r}")
-
-
-def _state(module: nn.Module) -> dict[str, tuple[Any, Any]]:
-    return {
-        name: (value, copy.copy(value) if isinstance(value, list | dict | set) else None)
-        for name, value in module.__dict__.items()
-    }
-
-
-def _restore(now: dict[str, Any], state: dict[str, tuple[Any, Any]]) -> list[str]:
-    changed = [name for name in now if name not in state]
-    for name in changed:
-        del now[name]
-    for name, (value, content) in state.items():
-        if name not in now or now[name] is not value:
-            changed.append(name)
-            now[name] = value
-        elif content is not None and not _alike(value, content):
-            changed.append(name)
-            value.clear()
-            (value.extend if isinstance(value, list) else value.update)(content)
-    return changed
-
-
-def _alike(a: Any, b: Any) -> bool:
-    """Whether two shallow copies of one container hold the same objects."""
-    if len(a) != len(b):
-        return False
-    if isinstance(a, dict):
-        return all(k is j and v is w for (k, v), (j, w) in zip(a.items(), b.items(), strict=True))
-    if isinstance(a, set):
-        return {id(item) for item in a} == {id(item) for item in b}
-    return all(map(lambda x, y: x is y, a, b))
 
 
 def _text(graph: fx.Graph) -> list[str]:

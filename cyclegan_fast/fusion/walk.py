@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cyclegan_fast import backend
 from cyclegan_fast.fusion.steps import (
     ConvStep,
     FunctionStep,
@@ -21,7 +22,7 @@ from cyclegan_fast.fusion.steps import (
     Ref,
     Step,
 )
-from cyclegan_fast.ops import instance_norm_act, reflect_pad2d
+from cyclegan_fast.ops import instance_norm_act, instance_norm_act_reference, reflect_pad2d
 
 Modules = Mapping[str, nn.Module]
 
@@ -129,26 +130,15 @@ def _norm(
     x: Tensor,
     residual: Any = None,
 ) -> Tensor:
-    if x.dim() == 3:  # torch.nn takes an image without a batch dimension
-        lifted = (
-            residual[None] if isinstance(residual, Tensor) and residual.dim() == 3 else residual
-        )
-        return _norm(step, weight, bias, x[None], lifted)[0]
+    if x.dim() == 3 and not step.only_batches:  # torch.nn takes an image without a batch
+        lifted = isinstance(residual, Tensor) and residual.dim() == 3
+        return _norm(step, weight, bias, x[None], residual[None] if lifted else residual)[0]
+    op = instance_norm_act if x.dim() == 4 else instance_norm_act_reference
+    options = {"act": step.act, "negative_slope": step.negative_slope, "eps": step.eps}
     if residual is None or _addable(step, x, residual):
-        return instance_norm_act(
-            x,
-            weight,
-            bias,
-            act=step.act,
-            negative_slope=step.negative_slope,
-            residual=residual,
-            pad=step.pad,
-            eps=step.eps,
-        )
+        return op(x, weight, bias, residual=residual, pad=step.pad, **options)
     # A sum that broadcasts, or that PyTorch would promote to another dtype, stays PyTorch's.
-    y = instance_norm_act(
-        x, weight, bias, act=step.act, negative_slope=step.negative_slope, eps=step.eps
-    )
+    y = op(x, weight, bias, **options)
     y = y.add_(residual) if step.residual_in_place else y + residual
     return _pad(y, step.pad) if step.pad else y
 
@@ -199,6 +189,8 @@ def _gains_from_channels_last(tensor: Tensor) -> bool:
         tensor.dim() == 4
         and tensor.is_floating_point()
         and not tensor.is_contiguous(memory_format=torch.channels_last)
+        # PyTorch's own instance norm would turn everything back at each of its calls.
+        and backend.resolve("instance_norm_act", tensor.device.type, tensor.dtype) != "reference"
     )
 
 

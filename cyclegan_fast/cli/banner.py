@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""What `train` says before it starts: what was found, what was chosen, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from cyclegan_fast import backend
+from cyclegan_fast._version import __version__
+from cyclegan_fast.cli.record import device_name
+from cyclegan_fast.errors import printable
+from cyclegan_fast.training.precision import describe
+
+if TYPE_CHECKING:
+    from cyclegan_fast.data.unpaired import UnpairedDataset
+    from cyclegan_fast.training.reporter import RunInfo
+    from cyclegan_fast.training.trainer import Trainer
+
+OPS = ("instance_norm_act", "reflect_pad2d", "l1_loss", "lsgan_loss")
+
+
+def lines(info: RunInfo, data: UnpairedDataset, samples: str, notes: list[str]) -> list[str]:
+    """Return the banner.
+
+    Args:
+        info: of the run about to start.
+        data: the training pictures.
+        samples: where the sample pictures come from, in words.
+        notes: further lines of interest, e.g. on old spellings.
+    """
+    trainer = info.trainer
+    config = trainer.config
+    sizes = data.sizes
+    phase = config.phase
+    parameters = sum(p.numel() for p in trainer.networks.G_A.parameters())
+    judges = sum(p.numel() for p in trainer.networks.D_A.parameters())
+    text = [
+        f"cyclegan-fast {__version__} · torch {torch.__version__} · {device_name(trainer)}",
+        f"data     {printable(config.dataroot)}  {phase}A {sizes['A']}  {phase}B {sizes['B']}  "
+        f"({samples})",
+        f"model    {config.netG} ngf {config.ngf} ({_millions(parameters)} parameters, twice) · "
+        f"{config.netD} discriminator ({_millions(judges)}, twice) · {_picture_size(trainer)} · "
+        f"batch {config.batch_size} · seed {config.seed}",
+        f"plan     {info.total_steps:,} steps of {info.steps_per_epoch:,} an epoch, "
+        f"lr {config.lr:g} {_decay(trainer, info)}",
+    ]
+    text += [f"chosen   {line}" for line in choices(trainer)]
+    if info.start_step:
+        text.append(f"resumed  at step {info.start_step:,} of {info.total_steps:,}")
+    text += [f"note     {note}" for note in (*notes, *info.notes)]
+    text += [f"skipped  {bad}" for bad in data.report.bad[:8]]
+    if len(data.report.bad) > 8:
+        text.append(f"skipped  and {len(data.report.bad) - 8} more pictures")
+    text.append(f"run      {printable(info.run_dir)}")
+    return text
+
+
+def choices(trainer: Trainer) -> list[str]:
+    """Return one line for each thing that was left to choose, with the reason."""
+    config, device = trainer.config, trainer.device
+    chosen = []
+    if config.device == "auto":
+        why = "the first GPU" if device.type == "cuda" else "no GPU was found"
+        chosen.append(f"device {device}: {why}")
+    if config.precision == "auto":
+        why = {
+            "fp32": "a CPU is measured against fp32; --precision bf16 is faster where it has bf16",
+            "bf16": "this GPU has it in hardware, and it needs no loss scaling",
+            "fp16": "this GPU has no bf16; losses are scaled",
+        }[trainer.precision.name]
+        chosen.append(f"precision {describe(trainer.precision, config.tf32)}: {why}")
+    if config.memory_format == "auto":
+        last = trainer.memory_format == torch.channels_last
+        why = "16-bit convolutions are fastest in it" if last else "the usual layout for fp32"
+        chosen.append(f"layout {'channels_last' if last else 'contiguous'}: {why}")
+    if not config.accelerate:
+        return [*chosen, "fused ops off: --no_accelerate"]
+    dtype = trainer.precision.half or torch.float32
+    served: dict[str, list[str]] = {}
+    for op in OPS:
+        served.setdefault(backend.resolve(op, device.type, dtype), []).append(op)
+    for name, stems in served.items():
+        why = "" if name != "reference" else f": {_why_reference(stems[0], device.type, dtype)}"
+        chosen.append(f"kernels {name} for {', '.join(stems)}{why}")
+    return chosen
+
+
+def _why_reference(op: str, device_type: str, dtype: torch.dtype) -> str:
+    if backend.policy() == "reference":
+        return "asked for"
+    return backend.why_not(op, "native", device_type, dtype) or "first choice"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
+
+
+def _picture_size(trainer: Trainer) -> str:
+    config = trainer.config
+    if config.preprocess in ("none", "scale_width"):
+        return f"pictures as {config.preprocess} leaves them"
+    size = f"{config.crop_size}×{config.crop_size}"
+    scaled = config.preprocess == "resize_and_crop" and config.load_size != config.crop_size
+    return f"{size} out of {config.load_size}×{config.load_size}" if scaled else size
+
+
+def _decay(trainer: Trainer, info: RunInfo) -> str:
+    config = trainer.config
+    if config.lr_policy != "linear":
+        return f"with policy {config.lr_policy}"
+    if not config.n_epochs_decay:
+        return "constant"
+    start = config.n_epochs * info.steps_per_epoch
+    if start >= info.total_steps:
+        return "constant"
+    return f"falling to 0 from step {start:,} on"

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""``cyclegan-fast train``: CycleGAN on your own pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from cyclegan_fast.cli import PROGRAM
+from cyclegan_fast.cli.arguments import modern, parse, take_config, yaml_flags
+from cyclegan_fast.cli.failures import UsageError
+from cyclegan_fast.errors import printable
+from cyclegan_fast.training.config import TrainConfig
+
+ABOUT = """Train CycleGAN on the pictures in DATAROOT/trainA and DATAROOT/trainB, unpaired.
+
+Options and defaults are those of pytorch-CycleGAN-and-pix2pix, --no_flip and --no_dropout among
+them. A YAML file of options (--config) is read first, the command line wins."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What to train, on what, and how."""
+
+    config: Path | None = None
+    """YAML file of options, read before the command line."""
+    resume: bool = False
+    """Go on from the newest save; alone it takes the run saved last, with all its options."""
+    evaluate: int = 32
+    """Test pictures measured at the end; 0 for none."""
+    print_config: bool = False
+    """Print all options as YAML and stop."""
+    training: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns its exit status."""
+    options, notes = read_options(arguments)
+    config = dataclasses.replace(
+        options.training, continue_train=options.training.continue_train or options.resume
+    )
+    if options.evaluate < 0:
+        raise UsageError(f"--evaluate must be 0 or more, got {options.evaluate}")
+    if options.print_config:
+        from cyclegan_fast.cli.run import as_yaml
+
+        print(as_yaml(config.validate().to_dict()), end="")
+        return 0
+    if not config.dataroot:
+        raise UsageError(
+            "--dataroot is missing: the folder that holds trainA/ and trainB/ with the pictures of "
+            f"the two domains. Without pictures of your own, begin with: {PROGRAM} demo"
+        )
+    return _train(config.validate(), options.evaluate, notes)
+
+
+def read_options(arguments: list[str]) -> tuple[TrainOptions, list[str]]:
+    """Return the options of a command line, and what to tell about its older spellings."""
+    arguments, notes = modern(arguments)
+    flags: list[str] = []
+    _, path = take_config(arguments)
+    if {"--resume", "--continue_train", "--continue-train"} & set(arguments):
+        run = _run_to_resume(arguments)
+        from cyclegan_fast.cli.run import CONFIG_FILE
+
+        notes.append(f"going on with {printable(run)}")
+        if (run / CONFIG_FILE).is_file():
+            flags = [*yaml_flags(run / CONFIG_FILE, TrainConfig), "--name", run.name]
+    if path is not None:
+        flags += yaml_flags(path, TrainOptions)
+    return parse(TrainOptions, [*flags, *arguments], "train", ABOUT), notes
+
+
+def _run_to_resume(arguments: list[str]) -> Path:
+    """Return the folder of the run that is named, or of the one saved last."""
+    from cyclegan_fast.training.checkpoint import saves
+
+    folder = Path(_value(arguments, "checkpoints_dir") or TrainConfig.checkpoints_dir)
+    name = _value(arguments, "name")
+    if name is not None:
+        return folder / name
+    runs = [path for path in folder.glob("*") if path.is_dir() and saves(path)]
+    if not runs:
+        raise UsageError(
+            f"--resume: no run with a save in {printable(folder)}. Give --checkpoints_dir and "
+            "--name of the run to go on with."
+        )
+    return max(runs, key=lambda run: saves(run)[0][1].stat().st_mtime_ns)
+
+
+def _value(arguments: list[str], option: str) -> str | None:
+    """Return the last value given to an option, in either spelling."""
+    found = None
+    for place, token in enumerate(arguments):
+        name, equals, value = token.partition("=")
+        if name.startswith("--") and name[2:].replace("-", "_") == option:
+            following = arguments[place + 1] if place + 1 < len(arguments) else None
+            found = value if equals else following
+    return found
+
+
+def resume_line(config: TrainConfig) -> str:
+    """Return what to type to go on with a run."""
+    words = [PROGRAM, "train", "--resume", "--name", config.name]
+    if config.checkpoints_dir != TrainConfig.checkpoints_dir:
+        words += ["--checkpoints_dir", config.checkpoints_dir]
+    return shlex.join(words)
+
+
+def _train(config: TrainConfig, count: int, notes: list[str]) -> int:
+    from cyclegan_fast.cli.finish import finish
+    from cyclegan_fast.cli.run import Run
+
+    run = Run(config, notes, sys.argv)
+    result = run.train()
+    if not result.finished:
+        print(f"stopped  at step {result.step:,} of {result.total_steps:,}; saved {result.saved}")
+        print(f"resume   {resume_line(config)}")
+        return result.exit_code
+    finish(run, result, count)
+    return 0

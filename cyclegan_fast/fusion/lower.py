@@ -179,9 +179,9 @@ class _Lowering:
     def _module(self, node: Node) -> None:
         path = str(node.target)
         module = recognise.layer(self._net, node)
-        reason = self._traced.opaque.get(path) or self._note_unfused(node)
+        reason = self._note_unfused(node)
         if not reason:
-            reason = special(module)
+            reason = self._traced.opaque.get(path) or special(module)
             if is_reparametrised(module):
                 reason = "a hook computes its weight"
             self._ordinary.append((self._label(node), reason))

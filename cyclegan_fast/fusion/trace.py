@@ -126,7 +126,6 @@ def _single_call() -> fx.Graph:
 
 class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True
-    trace_asserts = True
 
     def __init__(
         self, opaque: dict[str, str], values: tuple[tuple[Any, ...], dict[str, Any]]

@@ -211,6 +211,31 @@ class PreActivation(nn.Module):
         return torch.add(z, y, alpha=1).relu_() + torch.add(z, y, alpha=2)
 
 
+class Odd(nn.Module):
+    """What looks hard to trace: sizes, buffers, asserts, questions, writes by index."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.InstanceNorm2d(4)
+        self.register_buffer("kernel", torch.randn(4, 1, 3, 3))
+        self.gain = nn.Parameter(torch.randn(4))
+        self.offset = torch.randn(4, 1, 1, dtype=torch.float64)
+        self.names = {"a": 2}
+
+    def forward(self, x, *, factor=2):
+        if hasattr(x, "images"):
+            x = x["images"]
+        assert x.dim() == 4, "an image"
+        n, c, h, w = x.shape
+        y = F.relu(self.norm(self.conv(x)))
+        kernel = self.kernel / self.kernel.abs().sum()
+        y = F.conv2d(y, kernel, padding=1, groups=4) * (self.gain**2)[:, None, None]
+        y[:, :1] = 0.5
+        y = y.reshape(n, 4, h * w).transpose(1, 2).reshape(n, h, w, 4).permute(0, 3, 1, 2)
+        return factor * y + self.offset, {"size": (h, w), "mean": y.mean()}
+
+
 def every_foreign_network() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
     """Name -> (network, shape of an input it takes)."""
     torch.manual_seed(11)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cyclegan_fast import backend
+from cyclegan_fast import backend, fusion
 from cyclegan_fast._version import __version__
 from cyclegan_fast.cli.record import device_name
 from cyclegan_fast.errors import printable
@@ -66,17 +66,22 @@ def choices(trainer: Trainer) -> list[str]:
         chosen.append(f"device {device}: {why}")
     if config.precision == "auto":
         why = {
-            "fp32": "a CPU is measured against fp32; --precision bf16 is faster where it has bf16",
+            "fp32": "exact, and no slower on most CPUs; on one with AMX --precision bf16 is faster",
             "bf16": "this GPU has it in hardware, and it needs no loss scaling",
             "fp16": "this GPU has no bf16; losses are scaled",
         }[trainer.precision.name]
         chosen.append(f"precision {describe(trainer.precision, config.tf32)}: {why}")
     if config.memory_format == "auto":
-        last = trainer.memory_format == torch.channels_last
-        why = "16-bit convolutions are fastest in it" if last else "the usual layout for fp32"
-        chosen.append(f"layout {'channels_last' if last else 'contiguous'}: {why}")
+        if trainer.memory_format == torch.channels_last:
+            chosen.append("layout channels_last: convolutions and fused ops are fastest in it")
+        else:
+            chosen.append("layout contiguous: PyTorch's own norms and pads are fastest in it")
     if not config.accelerate:
-        return [*chosen, "fused ops off: --no_accelerate"]
+        return [*chosen, "fused ops none: --no_accelerate"]
+    counts = [
+        len(fusion.explain(net).fused) for net in (trainer.networks.G_A, trainer.networks.D_A)
+    ]
+    chosen.append(f"fused ops {counts[0]} in each generator, {counts[1]} in each discriminator")
     dtype = trainer.precision.half or torch.float32
     served: dict[str, list[str]] = {}
     for op in OPS:
@@ -100,7 +105,7 @@ def _millions(count: int) -> str:
 def _picture_size(trainer: Trainer) -> str:
     config = trainer.config
     if config.preprocess in ("none", "scale_width"):
-        return f"pictures as {config.preprocess} leaves them"
+        return "pictures of their own size"
     size = f"{config.crop_size}×{config.crop_size}"
     scaled = config.preprocess == "resize_and_crop" and config.load_size != config.crop_size
     return f"{size} out of {config.load_size}×{config.load_size}" if scaled else size

@@ -67,7 +67,7 @@ def finish(
     drawing = None
     if losses and len(losses["step"]):
         drawing = curves.image(curves.draw(losses, domains(run.config, run.names)), "svg")
-    path = page.write(result.run_dir, facts, galleries(run, result, directions), drawing)
+    path = page.write(result.run_dir, facts, galleries(directions), strip(run, result), drawing)
     folder = result.run_dir
     print(f"open     {printable(path)}")
     print(f"samples  {printable(folder / SAMPLES)}/  ·  curves {CURVES}  ·  losses {FILE_NAME}")
@@ -159,25 +159,32 @@ def _about_quality(directions: list[Direction]) -> str:
     return about if count else ""
 
 
-def galleries(run: Run, result: RunResult, directions: list[Direction]) -> list[page.Gallery]:
-    """Return the pictures of the report: both directions, then how they came about."""
-    shown = [
+def galleries(directions: list[Direction]) -> list[page.Gallery]:
+    """Return the test pictures of both directions."""
+    return [
         page.Gallery.of(
             direction.name.capitalize(),
-            "Each row: a test picture, its translation, and the translation taken back"
-            + (", then what it should have become." if "truth" in direction.pictures else "."),
+            "A test picture, its translation, and the translation taken back"
+            + ("; then what it should have become." if "truth" in direction.pictures else "."),
             direction.pictures,
         )
         for direction in directions
     ]
+
+
+def strip(run: Run, result: RunResult) -> page.Gallery | None:
+    """Return one sample picture of each domain, translated as training went on."""
     frames = over_time(result.run_dir / SAMPLES / "over_time")
-    if frames:
-        headings = ["input"] + [f"step {step:,}" for step in frames[0]]
-        names = domains(run.config, run.names)
-        rows = [list(frames[1][name]) for name in ("fake_B", "fake_A") if name in frames[1]]
-        about = f"One picture of {names[0]} and one of {names[1]}, translated as training went on."
-        shown.append(page.Gallery("Over time", about, headings, rows))
-    return shown
+    if frames is None:
+        return None
+    steps, rows = frames
+    first, second = domains(run.config, run.names)
+    return page.Gallery(
+        "Over time",
+        f"One picture of {first} and one of {second}, translated as training went on.",
+        ["input", *(f"step {step:,}" for step in steps)],
+        list(rows.values()),
+    )
 
 
 def over_time(folder: Path) -> tuple[list[int], dict[str, list[np.ndarray]]] | None:

@@ -34,6 +34,14 @@ class Gallery:
     headings: Sequence[str]
     rows: Sequence[Sequence[np.ndarray]]
 
+    @property
+    def halves(self) -> list[Sequence[Sequence[np.ndarray]]]:
+        """The rows in two parts to be set side by side; in one where they are few or long."""
+        if len(self.rows) < 2 or len(self.headings) > 4:
+            return [self.rows]
+        middle = -(-len(self.rows) // 2)
+        return [self.rows[:middle], self.rows[middle:]]
+
     @classmethod
     def of(cls, title: str, about: str, columns: Mapping[str, Tensor]) -> Gallery:
         """Build from tensors [N, C, H, W] in [-1, 1], one for each column."""
@@ -42,7 +50,11 @@ class Gallery:
 
 
 def write(
-    folder: Path, facts: dict[str, Any], galleries: Sequence[Gallery], curves_svg: bytes | None
+    folder: Path,
+    facts: dict[str, Any],
+    galleries: Sequence[Gallery],
+    over_time: Gallery | None = None,
+    curves_svg: bytes | None = None,
 ) -> Path:
     """Write the report of a run.
 
@@ -51,6 +63,7 @@ def write(
         facts: plain values; report.json holds them as they are, the page shows them (see
             report.html.j2 for the names).
         galleries: pictures to show.
+        over_time: how they came about, or None.
         curves_svg: the loss curves, or None.
 
     Returns:
@@ -59,13 +72,18 @@ def write(
     Raises:
         OSError: it could not be written.
     """
-    page = render(facts, galleries, curves_svg)
+    page = render(facts, galleries, over_time, curves_svg)
     write_bytes(folder / JSON, json.dumps(facts, indent=1, ensure_ascii=False).encode() + b"\n")
     write_bytes(folder / HTML, page.encode())
     return folder / HTML
 
 
-def render(facts: Mapping[str, Any], galleries: Sequence[Gallery], curves_svg: bytes | None) -> str:
+def render(
+    facts: Mapping[str, Any],
+    galleries: Sequence[Gallery],
+    over_time: Gallery | None = None,
+    curves_svg: bytes | None = None,
+) -> str:
     """Return the page: every value escaped, every picture inside, nothing fetched, no script."""
     import jinja2
 
@@ -81,6 +99,7 @@ def render(facts: Mapping[str, Any], galleries: Sequence[Gallery], curves_svg: b
     return environment.get_template("report.html.j2").render(
         facts=facts,
         galleries=galleries,
+        over_time=over_time,
         curves=_uri("image/svg+xml", curves_svg) if curves_svg else None,
     )
 

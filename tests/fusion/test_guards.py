@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: MIT
+"""A network changed after accelerate() computes what it would have computed without it."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from cyclegan_fast import accelerate, explain, models, restore
+from cyclegan_fast.fusion.accelerate import MOST_PLANS, MOST_RENEWALS
+
+sys.path.insert(0, str(Path(__file__).parent))
+from compare import planned, run  # noqa: E402
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    net = models.ResnetGenerator(3, 3, 4, n_blocks=2)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, 0.1, 0.3)
+    return net.double()
+
+
+X = torch.randn(2, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
+
+
+def plans_renewed(net: nn.Module) -> int:
+    return planned(net)[""]._renewals
+
+
+def replace_the_head(net):
+    torch.manual_seed(3)
+    net.model[19] = nn.Conv2d(4, 2, 5).double()
+
+
+def replace_a_norm_by_an_affine_one(net):
+    net.model[5] = nn.InstanceNorm2d(8, affine=True).double()
+    nn.init.constant_(net.model[5].weight, 2.0)
+
+
+def append_a_layer(net):
+    net.model.append(nn.ReLU())
+
+
+def delete_a_layer(net):
+    del net.model[20]
+
+
+def drop_an_optional_layer(net):
+    net.model[6] = nn.Identity()
+
+
+def change_eps(net):
+    net.model[8].eps = 0.5
+
+
+def change_a_pad(net):
+    net.model[10].conv_block[0].padding = (2, 2, 2, 2)
+    net.model[10].conv_block[4].padding = (0, 0, 0, 0)
+
+
+def change_an_activation(net):
+    net.model[14] = nn.LeakyReLU(0.3)
+
+
+def change_a_slope(net):
+    change_an_activation(net)
+    net(X)
+    net.model[14].negative_slope = 0.6
+
+
+def hook_a_fused_layer(net):
+    net.model[2].register_forward_hook(lambda module, args, result: result * 1.5)
+
+
+def hook_a_fused_layer_before(net):
+    net.model[3].register_forward_pre_hook(lambda module, args: (args[0] + 0.25,))
+
+
+def hook_a_pad(net):
+    net.model[10].conv_block[0].register_forward_hook(lambda module, args, result: result + 1)
+
+
+def hook_a_block(net):
+    net.model[10].register_forward_hook(lambda module, args, result: 2 * result)
+
+
+def hook_a_container(net):
+    net.model.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+
+
+def hook_a_convolution(net):
+    net.model[4].register_forward_hook(lambda module, args, result: result.abs())
+
+
+def hook_a_gradient(net):
+    net.model[10].conv_block[6].register_full_backward_hook(lambda module, gx, gy: (gx[0] * 3,))
+
+
+def replace_a_forward_on_an_instance(net):
+    net.model[3].forward = torch.tanh
+    net.model[11].forward = lambda x: x * 0.5
+
+
+def track_statistics(net):
+    net.model[5] = nn.InstanceNorm2d(8, track_running_stats=True).double()
+
+
+def parametrize(net):
+    torch.manual_seed(7)
+    parametrizations.weight_norm(net.model[1])
+    parametrizations.spectral_norm(net.model[4])
+
+
+def reparametrize_by_hooks(net):
+    torch.manual_seed(7)
+    with pytest.warns(FutureWarning):
+        nn.utils.weight_norm(net.model[1])
+    nn.utils.spectral_norm(net.model[10].conv_block[1])
+
+
+def remove_a_bias(net):
+    net.model[19].bias = None
+    net.model[4].bias = None
+
+
+def add_a_bias(net):
+    net.model[19].bias = None
+    net(X)
+    net.model[19].bias = nn.Parameter(torch.full((3,), 0.7, dtype=torch.float64))
+
+
+def new_parameters(net):
+    net.model[1].weight = nn.Parameter(torch.randn(4, 3, 7, 7, dtype=torch.float64))
+    net.model[19].weight.data = net.model[19].weight.data * 2
+    net.load_state_dict({name: value * 0.9 for name, value in net.state_dict().items()})
+
+
+def freeze(net):
+    net.requires_grad_(False)
+    net.model[19].weight.requires_grad_(True)
+
+
+CHANGES = [
+    replace_the_head,
+    replace_a_norm_by_an_affine_one,
+    append_a_layer,
+    delete_a_layer,
+    drop_an_optional_layer,
+    change_eps,
+    change_a_pad,
+    change_an_activation,
+    change_a_slope,
+    hook_a_fused_layer,
+    hook_a_fused_layer_before,
+    hook_a_pad,
+    hook_a_block,
+    hook_a_container,
+    hook_a_convolution,
+    hook_a_gradient,
+    replace_a_forward_on_an_instance,
+    track_statistics,
+    parametrize,
+    reparametrize_by_hooks,
+    remove_a_bias,
+    add_a_bias,
+    new_parameters,
+    freeze,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("walked_before", [True, False])
+def test_the_change_counts(change, walked_before):
+    plain, fast = network(), accelerate(network())
+    if walked_before:
+        plain(X), fast(X)
+    torch.manual_seed(6)
+    change(plain)
+    torch.manual_seed(6)
+    change(fast)
+    torch.manual_seed(6)
+    expected = run(plain, X)
+    torch.manual_seed(6)
+    ours = run(fast, X)
+    assert set(ours) <= set(expected)
+    assert {name for name in expected if not name.endswith("bias")} <= set(ours)
+    for name, value in ours.items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-8)
+    assert not planned(fast)[""].plain_calls
+    for (name, buffer), other in zip(fast.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(buffer, other, rtol=0, atol=1e-10, msg=name)
+
+
+def test_what_does_not_matter_renews_nothing():
+    net = accelerate(network())
+    net.step = 0
+    for step in range(3):
+        net.step = step
+        net.model.epoch = step
+        net.train(step % 2 == 0)
+        net(X)
+    new_parameters(net)
+    net(X.clone())
+    assert plans_renewed(net) == 0
+
+
+class Flagged(nn.Module):
+    """Reads a flag, a number, its training mode, and a list through a helper."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.norm = nn.InstanceNorm2d(3)
+        self.use_norm = True
+        self.factor = 2.0
+        self.shifts = [1, 2]
+
+    @property
+    def gain(self):
+        return self.factor
+
+    def forward(self, x):
+        y = self.conv(x)
+        if self.use_norm:
+            y = F.relu(self.norm(y))
+        if self.training:
+            y = y * 3
+        return shifted(self, y) * self.gain
+
+
+def shifted(module, y):
+    return y + sum(module.shifts)
+
+
+def test_flags_numbers_and_training_mode_count():
+    net = Flagged().double()
+    fast = accelerate(copy.deepcopy(net))
+    x = torch.randn(1, 3, 5, 5, dtype=torch.float64)
+
+    def both(change):
+        change(net), change(fast)
+        torch.testing.assert_close(fast(x), net(x), rtol=0, atol=1e-12)
+
+    both(lambda m: None)
+    both(lambda m: m.eval())
+    both(lambda m: m.train())
+    both(lambda m: setattr(m, "factor", 5.0))
+    both(lambda m: m.shifts.append(4))
+    both(lambda m: setattr(m, "use_norm", False))
+    both(lambda m: setattr(m, "use_norm", True))
+    assert plans_renewed(fast) == 6
+
+
+def test_a_network_that_always_changes_runs_plainly_in_the_end_and_says_so():
+    net = accelerate(Flagged().double())
+    x = torch.randn(1, 3, 5, 5, dtype=torch.float64)
+    for step in range(MOST_RENEWALS + 3):
+        net.factor = float(step)
+        net(x)
+    assert list(planned(net)[""].plain_calls) == [
+        f"the network changed more than {MOST_RENEWALS} times"
+    ]
+    assert "ran its plain forward" in str(explain(net))
+
+
+def test_plain_arguments_are_part_of_the_call():
+    class Steps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.InstanceNorm2d(3)
+
+        def forward(self, x, times=1, names=("a",), extra=None, *, relu=True):
+            for _ in range(times):
+                x = self.norm(x)
+            if extra is not None:
+                x = x + extra
+            return {name: F.relu(x) if relu else x for name in names}
+
+    net = Steps().double()
+    fast = accelerate(copy.deepcopy(net))
+    x = torch.randn(1, 3, 5, 5, dtype=torch.float64)
+    for args, kwargs in (
+        ((x,), {}),
+        ((x, 2), {}),
+        ((x, True), {}),
+        ((), {"x": x, "times": 2}),
+        ((x, 1, ["b", "c"]), {"relu": False}),
+        ((x,), {"extra": x, "relu": False}),
+        ((x,), {"extra": 3}),
+        ((x, 1), {"extra": x}),
+    ):
+        ours, expected = fast(*args, **kwargs), net(*args, **kwargs)
+        assert list(ours) == list(expected)
+        for name in ours:
+            torch.testing.assert_close(ours[name], expected[name], rtol=0, atol=1e-12)
+    forward = planned(fast)[""]
+    assert not forward.plain_calls
+    assert len(forward.plans) == 7  # x, 2 by place and by name is one form
+    fast(x, names={"a": 1})
+    assert list(forward.plain_calls) == ["an argument is neither a tensor nor a plain value"]
+    for times in range(2, MOST_PLANS + 3):
+        torch.testing.assert_close(fast(x, times)["a"], net(x, times)["a"], rtol=0, atol=1e-9)
+    assert f"it is called in more than {MOST_PLANS} forms" in forward.plain_calls
+
+
+def test_global_hooks_are_called_for_every_module():
+    net = accelerate(network())
+    seen = []
+    handle = nn.modules.module.register_module_forward_hook(lambda m, a, r: seen.append(type(m)))
+    try:
+        y = net(X)
+    finally:
+        handle.remove()
+    assert seen.count(nn.InstanceNorm2d) == 9
+    assert "global module hooks" in str(explain(net))
+    torch.testing.assert_close(y, restore(net)(X), rtol=0, atol=1e-12)

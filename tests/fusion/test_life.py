@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: MIT
+"""What is done with networks: saved, copied, moved, compiled, wrapped, replicated, undone."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from cyclegan_fast import accelerate, backend, explain, models, restore
+from cyclegan_fast.errors import DoubleBackwardError
+from cyclegan_fast.fusion.accelerate import PlannedForward
+
+sys.path.insert(0, str(Path(__file__).parent))
+from compare import planned, run  # noqa: E402
+from foreign import Contrastive  # noqa: E402
+
+
+def network(seed: int = 1) -> nn.Module:
+    torch.manual_seed(seed)
+    net = models.ResnetGenerator(3, 3, 4, n_blocks=1)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, 0.1, 0.3)
+    return net.double()
+
+
+X = torch.randn(2, 3, 16, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
+
+
+def assert_same(ours, expected, tolerance=1e-10):
+    for name, value in ours.items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=tolerance, msg=name)
+
+
+def test_nothing_but_forward_is_touched_and_restore_takes_it_back():
+    net = network()
+    text, keys = repr(net), list(net.state_dict())
+    parameters = [(id(p), p._version, p.stride()) for p in net.parameters()]
+    attributes = {path: set(module.__dict__) for path, module in net.named_modules()}
+    classes = {path: type(module) for path, module in net.named_modules()}
+    assert accelerate(net) is net
+    net(X)
+    assert repr(net) == text
+    assert list(net.state_dict()) == keys
+    assert [(id(p), p._version, p.stride()) for p in net.parameters()] == parameters
+    assert {path: type(module) for path, module in net.named_modules()} == classes
+    assert set(net.__dict__) - attributes[""] == {"forward", "_replicate_for_data_parallel"}
+    assert type(network()).forward is models.ResnetGenerator.forward
+    assert restore(net) is net
+    assert {path: set(module.__dict__) for path, module in net.named_modules()} == attributes
+    assert torch.equal(net(X), network()(X))
+
+
+def test_twice_is_once_and_parts_may_come_first_or_later():
+    expected = run(network(), X)
+    net = accelerate(accelerate(network()))
+    assert list(planned(net)) == [""]
+    assert_same(run(net, X), expected)
+    accelerate(net.model[10])
+    assert set(planned(net)) == {"", "model.10"}
+    assert_same(run(net, X), expected)
+    net = network()
+    accelerate(net.model)
+    accelerate(net)
+    assert list(planned(net)) == [""]
+    assert_same(run(net, X), expected)
+    restore(net)
+    assert not planned(net)
+
+
+@pytest.mark.parametrize("how", ["deepcopy", "pickle", "torch.save", "deepcopy twice"])
+def test_a_copy_walks_on_its_own_parameters(how):
+    net = accelerate(network())
+    before = run(net, X)
+    if how == "pickle":
+        other = pickle.loads(pickle.dumps(net))
+    elif how == "torch.save":
+        stream = io.BytesIO()
+        torch.save(net, stream)
+        other = torch.load(io.BytesIO(stream.getvalue()), weights_only=False)
+    else:
+        other = copy.deepcopy(copy.deepcopy(net) if "twice" in how else net)
+    assert other.__dict__["forward"].net is other
+    assert_same(run(other, X), before)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(0.5)
+    assert_same(run(other, X), run(restore(copy.deepcopy(other)), X))
+    assert_same(run(net, X), before)
+    assert planned(other)[""]._renewals == 0
+    assert not planned(other)[""].plain_calls
+
+
+def test_state_dicts_go_between_plain_and_accelerated():
+    net, other = accelerate(network()), network(2)
+    other.load_state_dict(net.state_dict())
+    torch.testing.assert_close(net(X), other(X), rtol=0, atol=1e-12)
+    other = network(3)
+    net.load_state_dict(other.state_dict())
+    torch.testing.assert_close(net(X), other(X), rtol=0, atol=1e-12)
+
+
+def test_dtype_and_grad_switches_after_accelerate():
+    net = accelerate(network())
+    assert net.float()(X.float()).dtype == torch.float32
+    assert net.bfloat16()(X.bfloat16()).dtype == torch.bfloat16
+    net.double().requires_grad_(False)
+    assert not net(X).requires_grad
+    x = X.clone().requires_grad_()
+    net(x).sum().backward()
+    assert x.grad is not None and all(p.grad is None for p in net.parameters())
+    net.requires_grad_(True)
+    with torch.no_grad():
+        assert not net(X).requires_grad
+    with torch.inference_mode():
+        assert net(X).is_inference()
+
+
+@pytest.mark.parametrize("kind", ["resnet", "unet", "patch"])
+@pytest.mark.parametrize("accelerated_first", [True, False])
+def test_compiled_whole_and_equal(kind, accelerated_first):
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    net, x = {
+        "resnet": lambda: (network(), X),
+        "unet": lambda: (models.UnetGenerator(3, 3, 5, 2).double(), torch.randn(1, 3, 64, 64)),
+        "patch": lambda: (models.NLayerDiscriminator(3, 4).double(), torch.randn(1, 3, 40, 40)),
+    }[kind]()
+    x = x.double()
+    expected = run(copy.deepcopy(net), x)
+    if accelerated_first:
+        compiled = torch.compile(accelerate(net), fullgraph=True, backend="aot_eager")
+    else:
+        compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+        compiled(x)
+        assert accelerate(compiled) is compiled
+    ours = run(compiled, x)
+    assert_same({name.replace("_orig_mod.", ""): value for name, value in ours.items()}, expected)
+    assert len(ours) < len(expected), "the plan leaves dead biases out, so it was not walked"
+    assert list(planned(net)) == [""]
+    assert not planned(net)[""].plain_calls
+
+
+def test_compiled_in_place_before_or_after():
+    torch._dynamo.reset()
+    expected = run(network(), X)
+    net = accelerate(network())
+    net.compile(fullgraph=True, backend="aot_eager")
+    assert_same(run(net, X), expected)
+    net = network()
+    net.compile(fullgraph=True, backend="aot_eager")
+    net(X)
+    accelerate(net)
+    ours = run(net, X)
+    assert_same(ours, expected)
+    assert "gradient of model.1.bias" not in ours, "the compiled code of before is still used"
+
+
+def test_replicas_of_data_parallel_use_their_own_parameters():
+    net = accelerate(network())
+    replica = replicate(net)
+    assert isinstance(replica.__dict__["forward"], PlannedForward)
+    assert replica.__dict__["forward"].net is replica
+    with torch.no_grad():
+        expected = net(X)
+        torch.testing.assert_close(replica(X), expected, rtol=0, atol=1e-12)
+        for parameter in net.parameters():
+            parameter.zero_()
+        torch.testing.assert_close(replica(X), expected, rtol=0, atol=1e-12)
+        assert not net(X).any()
+
+
+def replicate(net: nn.Module) -> nn.Module:
+    """What DataParallel makes of a network for another device, here for the same."""
+    modules = list(net.modules())
+    copies = {module: module._replicate_for_data_parallel() for module in modules}
+    for module, made in copies.items():
+        for name, child in module._modules.items():
+            made._modules[name] = copies[child]
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                made._parameters[name] = None
+            else:  # a plain attribute, as torch.nn.parallel.replicate makes it
+                setattr(made, name, parameter.detach().clone())
+    return copies[net]
+
+
+def test_wrappers_are_looked_through():
+    net = network()
+    parallel = nn.DataParallel(net)
+    assert accelerate(parallel) is parallel
+    assert list(planned(parallel)) == ["module"]
+    torch.testing.assert_close(parallel(X), network()(X), rtol=0, atol=1e-12)
+    average = torch.optim.swa_utils.AveragedModel(accelerate(network()))
+    average.update_parameters(network(2))
+    torch.testing.assert_close(average(X), network(2)(X), rtol=0, atol=1e-12)
+
+
+def test_functional_call_uses_the_parameters_it_is_given():
+    net, other = accelerate(network()), network(5)
+    ours = torch.func.functional_call(net, dict(other.named_parameters()), (X,))
+    torch.testing.assert_close(ours, other(X), rtol=0, atol=1e-12)
+
+
+@pytest.fixture
+def one_process(tmp_path):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_distributed_data_parallel_gets_its_zeros(one_process):
+    expected = run(network(), X)
+    net = nn.parallel.DistributedDataParallel(accelerate(network(), dead_bias_grad="zero"))
+    for _ in range(3):  # a gradient that never comes shows in the second round
+        ours = run(net, X)
+    assert len(ours) == len(expected)
+    for name, value in ours.items():
+        name = name.replace("module.", "")
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-10)
+    assert not ours["gradient of module.model.1.bias"].any()
+    net = accelerate(network())
+    net = nn.parallel.DistributedDataParallel(net, find_unused_parameters=True)
+    for _ in range(3):
+        assert_same({k.replace("module.", ""): v for k, v in run(net, X).items()}, expected)
+
+
+def test_zero_gradients_for_tuples_and_not_for_frozen_biases():
+    net = Contrastive(blocks=1).double()
+    fast = accelerate(copy.deepcopy(net), dead_bias_grad="zero")
+    fast.model[4].bias.requires_grad_(False)
+
+    def call(m, x):
+        return m(x, [2, 8])
+
+    ours, expected = run(fast, X, call), run(net, X, call)
+    assert expected.keys() - ours.keys() == {"gradient of model.4.bias"}
+    assert_same(ours, expected)
+    assert not ours["gradient of model.8.conv_block.1.bias"].any()
+
+
+def test_a_second_derivative_names_the_way_out():
+    with backend.use_backend("native"):
+        net = accelerate(network())
+        x = X.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(net(x).square().sum(), x, create_graph=True)
+        with pytest.raises(DoubleBackwardError, match="restore"):
+            gradient.square().sum().backward()
+    restore(net)
+    (gradient,) = torch.autograd.grad(net(x).square().sum(), x, create_graph=True)
+    gradient.square().sum().backward()
+    assert x.grad.isfinite().all()
+
+
+def test_a_previous_forward_on_the_instance_is_kept():
+    net = network()
+    original = net.forward
+
+    def doubled(x):
+        return 2 * original(x)
+
+    net.forward = doubled
+    expected = run(net, X)
+    accelerate(net)
+    assert isinstance(net.__dict__["forward"], PlannedForward)
+    assert_same(run(net, X), expected)
+    restore(net)
+    assert net.forward is doubled
+
+
+def test_subclasses_of_networks_and_of_layers():
+    class Norm(nn.InstanceNorm2d):
+        """Nothing of a call is changed."""
+
+    class Loud(nn.InstanceNorm2d):
+        def forward(self, x):
+            return super().forward(x) * 3
+
+    class Twice(models.ResnetGenerator):
+        def forward(self, x):
+            return super().forward(super().forward(x))
+
+    for norm, fused in ((Norm, 10), (Loud, 8)):
+        torch.manual_seed(0)
+        net = Twice(3, 3, 4, n_blocks=0).double()
+        net.model[2] = norm(4)
+        expected = run(copy.deepcopy(net), X)
+        assert explain(accelerate(net)).norms == (fused, 10)
+        assert_same(run(net, X), expected)
+
+
+@pytest.mark.parametrize("function", [accelerate, restore, explain])
+def test_what_is_no_module_is_refused(function):
+    with pytest.raises(
+        TypeError, match=f"{function.__name__}: net must be a torch.nn.Module, got int"
+    ):
+        function(3)
+
+
+def test_unknown_options_are_refused():
+    with pytest.raises(ValueError, match="memory_format must be one of channels_last, preserve"):
+        accelerate(network(), memory_format="nhwc")
+    with pytest.raises(ValueError, match="dead_bias_grad must be one of none, zero"):
+        accelerate(network(), dead_bias_grad=True)

@@ -45,6 +45,7 @@ def measure(
     _assert_equal(ours, eager, first, tolerance, name)
     functions = {"eager": eager, "ours": ours}
     if with_compile:
+        torch._dynamo.reset()  # one cache per case: Inductor gives up on a function's ninth shape
         functions["torch.compile"] = torch.compile(eager, fullgraph=True)
     each = sum(t.numel() * t.element_size() for t in first)
     sets = [first] + [operands() for _ in range(min(63, ROTATED_BYTES // max(each, 1)))]

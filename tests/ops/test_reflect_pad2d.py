@@ -34,11 +34,13 @@ def test_equals_torch(shape, pad, memory_format, dtype, device, each_backend):
 
     grad_y = torch.randn(y.shape, device=device).to(dtype)
     (gradient,) = torch.autograd.grad(y, leaf, grad_y)
+    # On the CPU: the deterministic backward of some CUDA builds of PyTorch reads out of bounds
+    # (pytorch#193694), and a truth must be true.
     eager, truth = (
         torch.autograd.grad(F.pad(other, (pad,) * 4, mode="reflect"), other, grad_y.to(other))[0]
-        for other in (x.clone().requires_grad_(), x.double().requires_grad_())
+        for other in (x.cpu().requires_grad_(), x.cpu().double().requires_grad_())
     )
-    assert_within_budget(gradient, eager, truth, "gradient of x")
+    assert_within_budget(gradient.cpu(), eager, truth, "gradient of x")
 
 
 def test_gradient_layouts(device, each_backend):
@@ -68,17 +70,13 @@ def test_opcheck(device):
             torch.randn(2, 3, 6, 6, device=device, requires_grad=True),
             torch.randn(2, 3, 6, 6, device=device).contiguous(memory_format=torch.channels_last),
         ):
-            torch.library.opcheck(
-                torch.ops.cyclegan_fast.reflect_pad2d.default, (x, 2, "native")
-            )
+            torch.library.opcheck(torch.ops.cyclegan_fast.reflect_pad2d.default, (x, 2, "native"))
 
 
 def test_compiles_whole(device, each_backend):
     torch._dynamo.reset()
     x = torch.randn(2, 3, 6, 6, device=device)
-    compiled = torch.compile(
-        lambda x: reflect_pad2d(x + 1, 2), fullgraph=True, backend="aot_eager"
-    )
+    compiled = torch.compile(lambda x: reflect_pad2d(x + 1, 2), fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(x), reflect_pad2d(x + 1, 2))
 
 

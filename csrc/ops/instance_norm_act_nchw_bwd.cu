@@ -77,12 +77,7 @@ __global__ void __launch_bounds__(kPlaneThreads, 1)
     A g[kWidth], d[kWidth];
     gradient(at, g);
     unpack(load_vector<T, kWidth>(x + at), d);
-    if (grad_residual) {
-      // The second loop reads g from here: both must see the same, rounded, values.
-      const Vector<T, kWidth> kept = pack<kWidth, T>(g);
-      unpack(kept, g);
-      store_vector(kept, grad_residual + at);
-    }
+    if (grad_residual) store(g, grad_residual + at);
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
       d[i] -= mean;

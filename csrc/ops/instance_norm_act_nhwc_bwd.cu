@@ -46,7 +46,7 @@ struct Pixels {
   const BackwardArguments<T>& p;
   const NhwcPlace<kWidth>& at;
   const T *x, *grad_y, *skip;
-  const T* kept;  // g itself, where the first launch has kept it
+  const T* kept;  // g, rounded, where the first launch has kept it
   int64_t image;
 
   __device__ Pixels(const BackwardArguments<T>& arguments, const NhwcPlace<kWidth>& place,
@@ -136,12 +136,7 @@ __global__ void __launch_bounds__(kThreads, 2) nhwc_sums_kernel(const BackwardAr
         if (pixel >= end) continue;
         A g[kWidth];
         pixels.gradient(loaded[u], g);
-        if (p.grad_residual) {
-          // The second launch reads g from here: both must see the same, rounded, values.
-          const Vector<T, kWidth> kept = pack<kWidth, T>(g);
-          unpack(kept, g);
-          store_vector(kept, p.grad_residual + pixels.image + pixels.offset(pixel));
-        }
+        if (p.grad_residual) store(g, p.grad_residual + pixels.image + pixels.offset(pixel));
 #pragma unroll
         for (int i = 0; i < kWidth; ++i) {
           const A d = element(loaded[u].x, i) - mean[i];

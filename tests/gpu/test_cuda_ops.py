@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: MIT
+"""The raw CUDA ops against float64: dtypes, layouts, shapes of the networks and awkward ones."""
+
+from __future__ import annotations
+
+import pytest
+import raw_ops
+import torch
+import torch.nn.functional as F
+from raw_ops import NormCase, accumulator, assert_close, laid_out, poisoned
+
+pytestmark = pytest.mark.gpu
+
+DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
+LAYOUTS = ["channels_last", "contiguous"]
+TRUNK, STEM, HEAD = (1, 256, 64, 64), (1, 64, 256, 256), (1, 512, 31, 31)
+# One pixel, tiny and odd planes, channels that fill no vector, more images than one, tails of
+# every chunk, planes past a grid's y and z limits.
+AWKWARD = [
+    (2, 3, 1, 1), (1, 1, 1, 2), (2, 5, 2, 2), (3, 7, 5, 3), (2, 12, 4, 9), (1, 24, 17, 19),
+    (2, 40, 33, 1), (1, 100, 13, 31), (5, 8, 65, 67), (1, 72, 96, 40),
+]  # fmt: skip
+MANY_PLANES = [(70000, 1, 3, 3), (9000, 8, 2, 3)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", AWKWARD + MANY_PLANES)
+def test_norm_awkward_shapes(dtype, layout, shape):
+    for pad in (0, 1, 3):
+        if pad and pad >= min(shape[2:]):
+            continue
+        for act in raw_ops.ACTS:
+            NormCase(shape, dtype, layout, act, pad).check()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("pad", [0, 1, 3])
+@pytest.mark.parametrize("shape", [(2, 16, 9, 8), (1, 33, 7, 12)])
+def test_norm_every_option(dtype, layout, pad, shape):
+    for affine in (False, True):
+        for act in raw_ops.ACTS:
+            for foreign in (False, True):
+                extra = {"act": act, "pad": pad, "affine": affine, "foreign": foreign}
+                NormCase(shape, dtype, layout, residual=True, grad_skip=True, **extra).check()
+                NormCase(shape, dtype, layout, grad_skip=True, grad_residual=True, **extra).check()
+    NormCase(shape, dtype, layout, pad=pad, grad_y=False, grad_skip=True).check()
+    NormCase(shape, dtype, layout, pad=pad, residual=True, grad_residual=True).check()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("shape", "pad", "act"),
+    [(TRUNK, 1, "relu"), (STEM, 3, "relu"), (HEAD, 0, "leaky_relu"), ((3, 128, 64, 64), 1, "none")],
+)
+def test_norm_network_shapes(dtype, layout, shape, pad, act):
+    NormCase(
+        shape, dtype, layout, act, pad, residual=True, grad_skip=True, grad_residual=True
+    ).check()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(1, 64, 48, 48), (2, 3, 31, 30)])
+def test_norm_far_from_zero(layout, shape):
+    NormCase(shape, torch.float32, layout, pad=1, offset=1000.0).check()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("spike", [0, 77])
+def test_norm_of_a_spike(layout, spike):
+    """One outlier in a constant plane, also where it is the pixel that statistics start from."""
+    case = NormCase((1, 16, 24, 24), torch.float32, layout, act="none")
+    x = torch.full(case.shape, 0.1, device=raw_ops.device)
+    x.view(1, 16, -1)[..., spike] = 1e4
+    case.operands["x"] = x
+    case.check()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_norm_of_constant_planes(layout):
+    """A constant plane is exactly zero after the norm, however large the constant."""
+    case = NormCase((2, 8, 16, 16), torch.float32, layout, act="none", pad=1)
+    case.operands["x"] = torch.full(case.shape, 12345.678, device=raw_ops.device)
+    t = case.allocate()
+    case.forward(t)
+    assert torch.equal(t["y"], torch.zeros_like(t["y"]))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_norm_spreads_what_is_not_finite(layout):
+    """A plane with inf or nan becomes nan; its neighbours do not notice."""
+    case = NormCase((1, 8, 12, 12), torch.bfloat16, layout, pad=1)
+    case.operands["x"][0, 2, 3, 3] = float("inf")
+    case.operands["x"][0, 5, 0, 0] = float("nan")
+    t = case.run()
+    bad = torch.tensor([c in (2, 5) for c in range(8)], device=raw_ops.device)
+    for name in ("y", "grad_x"):
+        assert torch.equal(t[name].isnan().all((0, 2, 3)), bad)
+        assert torch.equal(t[name].isnan().any((0, 2, 3)), bad)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_norm_from_unaligned_memory(layout):
+    """Tensors one element off a 16-byte boundary take the scalar path, and give the same."""
+    case = NormCase((1, 16, 10, 12), torch.bfloat16, layout, pad=1, residual=True, grad_skip=True)
+    aligned, t = case.run(), case.allocate()
+    for name in ("x", "y", "grad_y", "grad_x"):
+        memory = poisoned((t[name].numel() + 1,), t[name].dtype)[1:]
+        moved = memory.as_strided(t[name].shape, t[name].stride(), memory.storage_offset())
+        t[name] = moved.copy_(t[name])
+    case.forward(t)
+    case.backward(t)
+    for name in ("y", "grad_x"):
+        assert_close(t[name], aligned[name], aligned[name].double(), name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 256, 256), (2, 5, 4, 7), (1, 16, 9, 8), (70000, 1, 4, 4), (3, 264, 11, 5)]
+)
+@pytest.mark.parametrize("pad", [0, 1, 3])
+def test_reflect_pad2d(dtype, layout, shape, pad):
+    generator = torch.Generator().manual_seed(pad)
+    x = torch.randn(shape, generator=generator).to(raw_ops.device).to(dtype)
+    n, c, h, w = shape
+    padded = (n, c, h + 2 * pad, w + 2 * pad)
+    y = laid_out(poisoned(padded, dtype), layout)
+    raw_ops.ops.reflect_pad2d_fwd(laid_out(x, layout), pad, y)
+    leaf = x.double().requires_grad_()
+    truth = F.pad(leaf, (pad,) * 4, mode="reflect") if pad else leaf * 1
+    assert torch.equal(y.double(), truth)
+    grad_y = torch.randn(padded, generator=generator).to(raw_ops.device).to(dtype)
+    grad_x = laid_out(poisoned(shape, dtype), layout)
+    raw_ops.ops.reflect_pad2d_bwd(laid_out(grad_y, layout), pad, grad_x)
+    (truth,) = torch.autograd.grad(truth, leaf, grad_y.double())
+    # Sums in the accumulator, rounded once: half a unit in the last place, or nearly.
+    assert_close(grad_x, None, truth, "grad_x", ulps=1)
+
+
+def losses(dtype: torch.dtype, numel: int, offset: int = 0):
+    """Both losses' operands, expected values and raw calls; offset: elements off alignment."""
+    generator = torch.Generator().manual_seed(numel)
+
+    def random():
+        x = poisoned((numel + offset,), dtype)
+        x.copy_(torch.randn(numel + offset, generator=generator).to(dtype))
+        return x[offset:]
+
+    a, b = random(), random()
+    b[::7] = a[::7]  # differences of exactly zero
+    ops = raw_ops.ops
+    wide = [v.double().requires_grad_() for v in (a, b)]
+    upstream = torch.full((), 0.37, dtype=accumulator(dtype), device=raw_ops.device)
+    yield (
+        (wide[0] - wide[1]).abs().mean(), wide, upstream, (a, b),
+        lambda loss, ws: ops.l1_loss_fwd(a, b, loss, ws),
+        lambda ga, gb: ops.l1_loss_bwd(upstream, a, b, ga, gb),
+    )  # fmt: skip
+    yield (
+        (wide[0] - wide[1]).square().mean(), wide, upstream, (a, b),
+        lambda loss, ws: ops.lsgan_loss_fwd(a, b, 0.0, loss, ws),
+        lambda ga, gb: ops.lsgan_loss_bwd(upstream, a, b, 0.0, ga, gb),
+    )  # fmt: skip
+    yield (
+        (wide[0] - 0.9).square().mean(), wide[:1], upstream, (a,),
+        lambda loss, ws: ops.lsgan_loss_fwd(a, None, 0.9, loss, ws),
+        lambda ga: ops.lsgan_loss_bwd(upstream, a, None, 0.9, ga, None),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("numel", [1, 7, 900, 4096, 4097, 196608, 3_000_001])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_losses(dtype, numel, offset):
+    acc = accumulator(dtype)
+    for truth, leaves, upstream, operands, forward, backward in losses(dtype, numel, offset):
+        loss = poisoned((), acc)
+        forward(loss, poisoned((raw_ops.ops.loss_workspace(numel),), acc))
+        assert_close(loss, None, truth, "loss", ulps=8)
+        grads = [poisoned((numel + offset,), dtype)[offset:] for _ in operands]
+        backward(*grads)
+        expected = torch.autograd.grad(truth, leaves, upstream.double())
+        for grad, wanted in zip(grads, expected, strict=True):
+            assert_close(grad, None, wanted, "grad", ulps=2)
+
+
+def test_loss_gradient_of_one_side():
+    (_, _, _, (a, _), _, backward), *_ = losses(torch.float32, 5000)
+    both = [poisoned(a.shape, a.dtype) for _ in range(2)]
+    backward(*both)
+    for i in range(2):
+        only = [None, None]
+        only[i] = poisoned(a.shape, a.dtype)
+        backward(*only)
+        assert torch.equal(only[i], both[i])

@@ -221,7 +221,8 @@ class Trainer:
 
         Returns:
             real_A, fake_B, rec_A, idt_B, real_B, fake_A, rec_B, idt_A (upstream's names: idt_B is
-            G_B's picture of A), float32 on the CPU, made in evaluation mode.
+            G_B's picture of A; left out where the domains differ in channels), float32 on the CPU,
+            made in evaluation mode.
         """
         real_A, real_B = self._batch(batch)
         G_A, G_B = self.generators
@@ -235,12 +236,12 @@ class Trainer:
                     "real_A": real_A,
                     "fake_B": fake_B,
                     "rec_A": G_B(fake_B),
-                    "idt_B": G_B(real_A),
                     "real_B": real_B,
                     "fake_A": fake_A,
                     "rec_B": G_A(fake_A),
-                    "idt_A": G_A(real_B),
                 }
+                if real_A.shape[1] == real_B.shape[1]:
+                    made |= {"idt_B": G_B(real_A), "idt_A": G_A(real_B)}
         finally:
             G_A.train(training)
             G_B.train(training)

@@ -89,8 +89,13 @@ class RunReporter(Reporter):
         frames = folder / "over_time"
         frames.mkdir(parents=True, exist_ok=True)
         count = min(len(made["real_A"]), len(made["real_B"]))
-        rows = [[made[column][i] for column in _COLUMNS] for i in range(count)]
-        sheet = pictures.sheet(headings(self._names), rows)
+        columns = {
+            heading: made[column]
+            for column, heading in zip(_COLUMNS, headings(self._names), strict=True)
+            if column in made  # no identity where the domains differ in channels
+        }
+        rows = [[column[i] for column in columns.values()] for i in range(count)]
+        sheet = pictures.sheet(list(columns), rows)
         pictures.write_picture(folder / f"step-{step:08d}.png", sheet)
         pictures.write_picture(folder / "latest.png", sheet)
         for name in ("fake_B", "fake_A"):

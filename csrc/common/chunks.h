@@ -22,7 +22,7 @@ CYCLEGAN_FAST_INLINE double sum_chunk(int64_t chunk, int64_t numel, const Differ
     for (int k = 0; k < 4; ++k) sums[k] += term(difference.at(i + k * kStep));
   for (; i + kStep <= end; i += kStep) sums[0] += term(difference.at(i));
   if (i < end) sums[1] += term(difference.partial_at(i, end - i));
-  return sum_lanes((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  return sum_lanes<Acc<T>>((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
 // first[i] = gradient(difference) and second[i] = its negative over one chunk; either may be null.

@@ -46,36 +46,53 @@ CYCLEGAN_FAST_INLINE void mirror_rows(T* image, int64_t h, int64_t height, int64
     copy(image + m.at[i] * row_size, image + m.at[0] * row_size, row_size);
 }
 
-// out[i] = sum over k of in[k][i]: the values of `in` that fall on the same pixel.
-template <class T, int kMax>
-CYCLEGAN_FAST_INLINE void sum_sources(const T* const (&in)[kMax], int sources, int64_t count,
-                                      Acc<T>* out) {
+// Values that fall on the same place of an output: in[0] ... in[count - 1], each a stretch of T.
+template <class T>
+struct Sources {
+  static constexpr int kMost = 10;  // a pixel in a corner and its eight mirror images, and a skip
+  const T* in[kMost] = {};
+  int count = 0;
+
+  CYCLEGAN_FAST_INLINE void add(const T* source) { in[count++] = source; }
+};
+
+template <class T, class Out, int kCount>
+CYCLEGAN_FAST_INLINE void sum_some(const Sources<T>& sources, int64_t size, Out* out) {
+  const int count = kCount ? kCount : sources.count;
   const auto sum_at = [&](int64_t i) {
-    Vec<T> sum = load(in[0] + i);
-    for (int k = 1; k < sources; ++k) sum += load(in[k] + i);
+    Vec<T> sum = load(sources.in[0] + i);
+    for (int k = 1; k < count; ++k) sum += load(sources.in[k] + i);
     store(out + i, sum);
   };
   int64_t i = 0;
-  for (; i + kLanes<T> <= count; i += kLanes<T>) sum_at(i);
-  if (i == count) return;
-  if (count >= kLanes<T>) return sum_at(count - kLanes<T>);  // some are computed twice, alike
-  Vec<T> sum = load_partial(in[0], count);
-  for (int k = 1; k < sources; ++k) sum += load_partial(in[k], count);
-  store_partial(out, sum, count);
+  for (; i + kLanes<T> <= size; i += kLanes<T>) sum_at(i);
+  if (i == size) return;
+  if (size >= kLanes<T>) return sum_at(size - kLanes<T>);  // some are computed twice, alike
+  Vec<T> sum = load_partial(sources.in[0], size);
+  for (int k = 1; k < count; ++k) sum += load_partial(sources.in[k], size);
+  store_partial(out, sum, size);
 }
 
-// The gradient that reaches the pixels of unpadded row h from a padded plane (contiguous layout):
-// out [W] = sum of padded over the pixel and its mirror images.
+// out[i] = sum over k of in[k][i] for i < size; Out is T or Acc<T>.
+template <class T, class Out>
+CYCLEGAN_FAST_INLINE void sum_sources(const Sources<T>& sources, int64_t size, Out* out) {
+  if (sources.count == 1) return sum_some<T, Out, 1>(sources, size, out);
+  if (sources.count == 2) return sum_some<T, Out, 2>(sources, size, out);
+  sum_some<T, Out, 0>(sources, size, out);
+}
+
+// The gradient that reaches the pixels of unpadded row h of a plane (contiguous layout): out [W] =
+// sum of padded over the pixel and its mirror images, + skip [W] unless null.
 template <class T>
-CYCLEGAN_FAST_INLINE void fold_row(const T* padded, int64_t h, int64_t height, int64_t width,
-                                   int64_t pad, Acc<T>* out) {
-  const int64_t padded_width = width + 2 * pad;
+CYCLEGAN_FAST_INLINE void fold_row(const T* padded, const T* skip, int64_t h, int64_t height,
+                                   int64_t width, int64_t pad, Acc<T>* out) {
   const Mirrors rows = mirrors(h, height, pad);
-  const T* sources[3];
-  for (int k = 0; k < rows.count; ++k) sources[k] = padded + rows.at[k] * padded_width + pad;
-  sum_sources(sources, rows.count, width, out);
+  Sources<T> sources;
+  for (int k = 0; k < rows.count; ++k) sources.add(padded + rows.at[k] * (width + 2 * pad) + pad);
+  if (skip) sources.add(skip);
+  sum_sources(sources, width, out);
   for (int k = 0; k < rows.count; ++k) {
-    const T* row = sources[k];
+    const T* row = sources.in[k];
     for (int64_t i = 1; i <= pad; ++i) {
       out[i] += to_accumulator(row[-i]);
       out[width - 1 - i] += to_accumulator(row[width - 1 + i]);
@@ -83,16 +100,17 @@ CYCLEGAN_FAST_INLINE void fold_row(const T* padded, int64_t h, int64_t height, i
   }
 }
 
-// The same for one pixel of an image in channels_last layout: out [C].
-template <class T>
-CYCLEGAN_FAST_INLINE void fold_pixel(const T* padded, const Mirrors& rows, const Mirrors& columns,
-                                     int64_t padded_width, int64_t c, Acc<T>* out) {
-  const T* sources[9];
-  int count = 0;
+// The same for one pixel of an image in channels_last layout: out [C], skip [C].
+template <class T, class Out>
+CYCLEGAN_FAST_INLINE void fold_pixel(const T* padded, const T* skip, const Mirrors& rows,
+                                     const Mirrors& columns, int64_t padded_width, int64_t c,
+                                     Out* out) {
+  Sources<T> sources;
   for (int i = 0; i < rows.count; ++i)
     for (int j = 0; j < columns.count; ++j)
-      sources[count++] = padded + (rows.at[i] * padded_width + columns.at[j]) * c;
-  sum_sources(sources, count, c, out);
+      sources.add(padded + (rows.at[i] * padded_width + columns.at[j]) * c);
+  if (skip) sources.add(skip);
+  sum_sources(sources, c, out);
 }
 
 }  // namespace

@@ -10,7 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#ifdef __F16C__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
@@ -81,9 +81,28 @@ CYCLEGAN_FAST_INLINE typename VecOf<A>::type broadcast(A value) {
   return value - typename VecOf<A>::type{};  // x - 0 is x, -0 included
 }
 
+// Between words and half words: the instruction where the compiler's own choice (g++ 12) is longer.
 #ifdef __AVX512F__
 constexpr uint16_t kAll = 0xffff;  // the forms without a mask make g++ 12 warn
 #endif
+
+CYCLEGAN_FAST_INLINE WordVec to_words(HalfWordVec half) {
+#if defined(__AVX512F__)
+  return bit_cast<WordVec>(_mm512_maskz_cvtepu16_epi32(kAll, bit_cast<__m256i>(half)));
+#elif defined(__AVX2__)
+  return bit_cast<WordVec>(_mm256_cvtepu16_epi32(bit_cast<__m128i>(half)));
+#else
+  return __builtin_convertvector(half, WordVec);
+#endif
+}
+
+CYCLEGAN_FAST_INLINE HalfWordVec to_half_words(WordVec words) {
+#if defined(__AVX512F__)
+  return bit_cast<HalfWordVec>(_mm512_maskz_cvtepi32_epi16(kAll, bit_cast<__m512i>(words)));
+#else
+  return __builtin_convertvector(words, HalfWordVec);
+#endif
+}
 
 // float16 -> float32. Shifted into place, a half is a float whose exponent is 112 too small;
 // the product corrects it and is exact for subnormals too.
@@ -93,7 +112,7 @@ CYCLEGAN_FAST_INLINE FloatVec widen(HalfWordVec half_bits, Half) {
 #elif defined(__F16C__)
   return bit_cast<FloatVec>(_mm256_cvtph_ps(bit_cast<__m128i>(half_bits)));
 #else
-  const WordVec bits = __builtin_convertvector(half_bits, WordVec);
+  const WordVec bits = to_words(half_bits);
   const FloatVec magnitude = bit_cast<FloatVec>((bits & 0x7fff) << 13) * 0x1p112f;
   const WordVec special = (bits & 0x7c00) == 0x7c00 ? WordVec{} + 0x7f800000u : WordVec{};
   return bit_cast<FloatVec>(bit_cast<WordVec>(magnitude) | special | (bits & 0x8000) << 16);
@@ -101,7 +120,7 @@ CYCLEGAN_FAST_INLINE FloatVec widen(HalfWordVec half_bits, Half) {
 }
 
 CYCLEGAN_FAST_INLINE FloatVec widen(HalfWordVec bits, BFloat16) {
-  return bit_cast<FloatVec>(__builtin_convertvector(bits, WordVec) << 16);
+  return bit_cast<FloatVec>(to_words(bits) << 16);
 }
 
 // float32 -> float16, to nearest even.
@@ -122,7 +141,7 @@ CYCLEGAN_FAST_INLINE HalfWordVec narrow(FloatVec value, Half) {
   WordVec half = magnitude < 0x38800000u ? subnormal : normal;
   half = magnitude >= 0x477ff000u ? WordVec{} + 0x7c00u : half;  // 65520 and above: infinite
   half = magnitude > 0x7f800000u ? WordVec{} + 0x7e00u : half;   // NaN stays NaN
-  return __builtin_convertvector(half | (bits >> 16 & 0x8000), HalfWordVec);
+  return to_half_words(half | (bits >> 16 & 0x8000));
 #endif
 }
 
@@ -130,7 +149,7 @@ CYCLEGAN_FAST_INLINE HalfWordVec narrow(FloatVec value, Half) {
 CYCLEGAN_FAST_INLINE HalfWordVec narrow(FloatVec value, BFloat16) {
   const WordVec bits = bit_cast<WordVec>(value);
   const WordVec rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-  return __builtin_convertvector(value == value ? rounded : WordVec{} + 0x7fc0u, HalfWordVec);
+  return to_half_words(value == value ? rounded : WordVec{} + 0x7fc0u);
 }
 
 // Loads and stores need no alignment.
@@ -188,16 +207,23 @@ CYCLEGAN_FAST_INLINE float to_accumulator(T value) {
   return load_partial(&value, 1)[0];
 }
 
-// Sum of the lanes, always in the same order.
-CYCLEGAN_FAST_INLINE double sum_lanes(FloatVec value) {
-  double sum = 0;
-  for (int i = 0; i < kVectorBytes / 4; ++i) sum += static_cast<double>(value[i]);
-  return sum;
-}
-CYCLEGAN_FAST_INLINE double sum_lanes(DoubleVec value) {
-  double sum = 0;
-  for (int i = 0; i < kVectorBytes / 8; ++i) sum += value[i];
-  return sum;
+template <class A, int kBytes>
+struct VecOfBytes {
+  typedef A type __attribute__((vector_size(kBytes)));
+};
+
+// Sum of the lanes, always in the same order: one half added to the other until one lane is left.
+template <class A, int kBytes = kVectorBytes>
+CYCLEGAN_FAST_INLINE double sum_lanes(typename VecOfBytes<A, kBytes>::type value) {
+  constexpr int kLeft = kBytes / static_cast<int>(sizeof(A));
+  if constexpr (kLeft == 2) {
+    return static_cast<double>(value[0] + value[1]);
+  } else {
+    typename VecOfBytes<A, kBytes / 2>::type low, high;
+    __builtin_memcpy(&low, &value, sizeof low);
+    __builtin_memcpy(&high, reinterpret_cast<const char*>(&value) + sizeof low, sizeof high);
+    return sum_lanes<A, kBytes / 2>(low + high);
+  }
 }
 
 CYCLEGAN_FAST_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }

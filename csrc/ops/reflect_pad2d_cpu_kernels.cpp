@@ -2,7 +2,7 @@
 // reflect_pad2d on the CPU; compiled once per instruction set.
 #include "ops/reflect_pad2d_cpu_kernels.h"
 
-#include "common/mirror.h"
+#include "common/rows.h"
 #include "common/scratch.h"
 #include "common/unit.h"
 
@@ -23,33 +23,23 @@ void copy_rows(const ReflectPad2dParams& p, int64_t begin, int64_t end) {
   }
 }
 
-// Rounds the sums in `from` to the element type.
-template <class T>
-CYCLEGAN_FAST_INLINE void round_to(T* to, const Acc<T>* from, int64_t count) {
-  int64_t i = 0;
-  for (; i + kLanes<T> <= count; i += kLanes<T>) store(to + i, load(from + i));
-  if (i < count) store_partial(to + i, load_partial(from + i, count - i), count - i);
-}
-
 template <class T>
 void fold_rows(const ReflectPad2dParams& p, int64_t begin, int64_t end) {
   const int64_t c = p.channels_last ? p.c : 1;
   const int64_t padded_width = p.w + 2 * p.pad;
-  const Scratch<Acc<T>> sums(p.channels_last ? p.c : p.w);
+  const Scratch<Acc<T>> sums(p.w);
   for (int64_t task = begin; task < end; ++task) {
     const int64_t image = task / p.h, h = task % p.h;
     const T* padded = static_cast<const T*>(p.in) + image * (p.h + 2 * p.pad) * padded_width * c;
     T* row = static_cast<T*>(p.out) + task * p.w * c;
     if (!p.channels_last) {
-      fold_row(padded, h, p.h, p.w, p.pad, sums);
-      round_to<T>(row, sums, p.w);
+      fold_row<T>(padded, nullptr, h, p.h, p.w, p.pad, sums);
+      convert(row, static_cast<const Acc<T>*>(sums), p.w);
       continue;
     }
     const Mirrors rows = mirrors(h, p.h, p.pad);
-    for (int64_t w = 0; w < p.w; ++w) {
-      fold_pixel(padded, rows, mirrors(w, p.w, p.pad), padded_width, c, sums);
-      round_to<T>(row + w * c, sums, c);
-    }
+    for (int64_t w = 0; w < p.w; ++w)
+      fold_pixel<T>(padded, nullptr, rows, mirrors(w, p.w, p.pad), padded_width, c, row + w * c);
   }
 }
 

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT
+// instance_norm_act on the CPU: registers the raw ops and shares the work out among the threads.
+#include "ops/instance_norm_act_args.h"
+#include "ops/instance_norm_act_cpu_kernels.h"
+
+namespace cyclegan_fast {
+namespace {
+
+int64_t workspace_size(const InstanceNormActSizes& sizes) {
+  return instance_norm_act_cpu_workspace(sizes.n, sizes.c, sizes.h, sizes.channels_last);
+}
+
+template <class Params>
+void run(const Params& p, InstanceNormActKernel<Params> kernel, int64_t tasks) {
+  if (p.n * p.c * p.h * p.w == 0) return;
+  parallel_for(tasks, p.n * p.c * p.h * p.w / tasks,
+               [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
+}
+
+// The three stages of a channels_last image.
+template <class Params>
+void run_bands(const Params& p, InstanceNormActKernel<Params> partial,
+               InstanceNormActKernel<Params> merge, InstanceNormActKernel<Params> write) {
+  run(p, partial, p.n * instance_norm_act_bands(p.h));
+  run(p, merge, p.n * ((p.c + kChannelGroup - 1) / kChannelGroup));
+  run(p, write, p.n * p.h);
+}
+
+void instance_norm_act_fwd(const Tensor& x,                 // [N, C, H, W]
+                           const OptionalTensor& weight,    // acc [C]
+                           const OptionalTensor& bias,      // acc [C]
+                           const OptionalTensor& residual,  // [N, C, H, W], any strides
+                           int64_t act, double negative_slope, int64_t pad, double eps,
+                           const Tensor& y,            // [N, C, H + 2 pad, W + 2 pad]
+                           const Tensor& mean,         // acc [N, C]
+                           const Tensor& rstd,         // acc [N, C]
+                           const Tensor& workspace) {  // acc
+  const auto p = instance_norm_act_fwd_args(x, weight, bias, residual, act, negative_slope, pad,
+                                            eps, y, mean, rstd, workspace, workspace_size);
+  if (!p.channels_last) return run(p, instance_norm_act_nchw_kernels().fwd, p.n * p.c);
+  const auto& kernels = instance_norm_act_nhwc_kernels();
+  run_bands(p, kernels.statistics, kernels.merge_statistics, kernels.write);
+}
+
+void instance_norm_act_bwd(const OptionalTensor& grad_y,     // [N, C, H + 2 pad, W + 2 pad]
+                           const OptionalTensor& grad_skip,  // [N, C, H, W], any strides
+                           const Tensor& x,                  // [N, C, H, W]
+                           const OptionalTensor& weight,     // acc [C]
+                           const OptionalTensor& bias,       // acc [C]
+                           const Tensor& mean,               // acc [N, C]
+                           const Tensor& rstd,               // acc [N, C]
+                           int64_t act, double negative_slope, int64_t pad,
+                           const Tensor& grad_x,                 // [N, C, H, W]
+                           const OptionalTensor& grad_residual,  // [N, C, H, W]
+                           const Tensor& sums,                   // acc [2, N, C]
+                           const Tensor& workspace) {            // acc
+  const auto p = instance_norm_act_bwd_args(grad_y, grad_skip, x, weight, bias, mean, rstd, act,
+                                            negative_slope, pad, grad_x, grad_residual, sums,
+                                            workspace, workspace_size);
+  if (!p.channels_last) return run(p, instance_norm_act_nchw_kernels().bwd, p.n * p.c);
+  const auto& kernels = instance_norm_act_nhwc_kernels();
+  run_bands(p, kernels.sums, kernels.merge_sums, kernels.write_gradient);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(cyclegan_fast_C, CPU, library) {
+  library.impl("instance_norm_act_fwd", TORCH_BOX(&instance_norm_act_fwd));
+  library.impl("instance_norm_act_bwd", TORCH_BOX(&instance_norm_act_bwd));
+}
+
+}  // namespace cyclegan_fast

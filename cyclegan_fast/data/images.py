@@ -131,16 +131,16 @@ def _decode(file, path, channels: int, background, max_pixels: int) -> Picture:
         if _holds_several(image):
             notes.append("first of several pictures")
         image.load()
-        image, turned = _upright(image)
-        if turned:
+        upright = _upright(image)
+        if upright is not image:
             notes.append("turned as EXIF says")
-        rgb = _to_rgb(image, background, notes, path)
+        rgb = _to_rgb(upright, background, notes, path)
     rgb = rgb.convert("L") if channels == 1 else rgb
     pixels = np.array(rgb).reshape(rgb.height, rgb.width, channels)
     return Picture(pixels, tuple(notes))
 
 
-def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
+def _upright(image: Image.Image) -> Image.Image:
     """Applies EXIF orientation; unreadable EXIF says nothing about it."""
     from PIL import Image
 
@@ -154,17 +154,17 @@ def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
         8: Image.Transpose.ROTATE_90,
     }
     try:
-        turn = turns.get(image.getexif().get(0x0112))
+        turn = turns.get(image.getexif().get(0x0112, 1))
     except Exception:  # EXIF is a whole TIFF file of its own, with as many ways to be damaged
-        return image, False
-    return (image, False) if turn is None else (image.transpose(turn), True)
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _has_deep_colour(image: Image.Image) -> bool:
     """True for 16-bit colour, which Pillow reads as 8-bit RGB: it keeps the upper bytes."""
     if image.mode.startswith("I"):
         return False
-    arguments = [tile[3] for tile in image.tile]
+    arguments = [tile[3] for tile in getattr(image, "tile", [])]
     flat = [part for each in arguments for part in (each if isinstance(each, tuple) else (each,))]
     return any(isinstance(part, str) and ";16" in part for part in flat) or (
         image.format == "PPM" and any(isinstance(part, int) and part > 255 for part in flat)

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
 from cyclegan_fast import draws
+from cyclegan_fast.data.noise import octaves
 
 __all__ = ["MATERIALS", "Palette", "render"]
 
@@ -26,12 +28,13 @@ MATERIALS = (
 ).split()
 Palette = dict[str, tuple[int, int]]  # material -> (dark, light), each 0xRRGGBB
 
-_TREES = 7
-_FAR_TREES = 3  # the first ones stand behind the house
+_TREES = 5
+_FAR_TREES = 2  # the first ones stand behind the house
 _FIELDS = {"soft": (3, 6, 12, 24), "grain": (8, 16, 32, 64)}  # cells per octave
 _RIDGES = {"far": (5, 10, 20, 40), "middle": (2, 4, 8), "near": (2, 3, 6), "path": (2, 4)}
 _FLOWERS = 28  # cells across
 _SCALARS = 64
+_Plane = np.ndarray | np.float32  # a number must be float32 too, or numpy computes in float64
 _WHOLE = (slice(None), slice(None), slice(None))
 
 
@@ -50,8 +53,8 @@ def render(
     Returns:
         For each palette uint8 [len(numbers), size, size, 3]; entry i of each is the same scene.
     """
-    lattices = [(cells + 1) ** 2 for octaves in _FIELDS.values() for cells in octaves]
-    lattices += [cells + 1 for octaves in _RIDGES.values() for cells in octaves]
+    lattices = [(n + 1) ** 2 for cells in _FIELDS.values() for n in cells]
+    lattices += [n + 1 for cells in _RIDGES.values() for n in cells]
     lattices.append(_FLOWERS**2)
     length = _SCALARS + sum(lattices)
     drawn = np.stack([draws.uniforms(seed, stream, number, length) for number in numbers])
@@ -68,8 +71,8 @@ class _Layer:
     """Coverage and shade broadcast to canvas[where]: [n, S, S], or a window of one scene."""
 
     material: str
-    coverage: np.ndarray
-    shade: np.ndarray
+    coverage: _Plane
+    shade: _Plane
     where: tuple = _WHOLE
 
 
@@ -81,16 +84,13 @@ class _Scenes:
         centres = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
         self.x, self.y = centres[None, None, :], centres[None, :, None]
         self._scalars = iter(drawn[:, :_SCALARS].T)
-        parts = np.split(drawn[:, _SCALARS:], np.cumsum(lattices)[:-1], axis=1)
-        rest = iter(parts)
-        self.fields = {
-            name: _unit(_octaves([next(rest).reshape(-1, n + 1, n + 1) for n in octaves], size))
-            for name, octaves in _FIELDS.items()
-        }
-        self.ridges = {
-            name: _octaves([next(rest)[:, None, :] for _ in octaves], size)
-            for name, octaves in _RIDGES.items()
-        }
+        rest = iter(np.split(drawn[:, _SCALARS:], np.cumsum(lattices)[:-1], axis=1))
+        self.fields, self.ridges = {}, {}
+        for name, cells in _FIELDS.items():
+            squares = [next(rest).reshape(-1, n + 1, n + 1) for n in cells]
+            self.fields[name] = np.clip(octaves(squares, size), 0, 1)
+        for name, spans in _RIDGES.items():
+            self.ridges[name] = octaves([next(rest)[:, None, :] for _ in spans], size)
         self.flowers = next(rest).reshape(-1, _FLOWERS, _FLOWERS)
         self.sun_x, self.sun_y = self.draw(0.12, 0.88), self.draw(0.08, 0.22)
         self.side = np.sign(self.sun_x - 0.5)  # slopes and trees are lit from the sun's side
@@ -142,9 +142,9 @@ def _landscape(s: _Scenes) -> Iterator[_Layer]:
     yield _Layer("ground", ground, shade)
     start, end = s.draw(0.2, 0.8), s.draw(0.1, 0.9)
     bend = 0.3 * (s.ridges["path"].transpose(0, 2, 1) - 0.5)
-    width = 0.008 + 0.085 * depth * depth
+    width = 0.012 + 0.10 * depth * depth
     path = s.inside(width - np.abs(s.x - start - (end - start) * depth - bend)) * ground
-    path *= s.draw(0, 1) < 0.6
+    path *= s.draw(0, 1) < 0.5
     yield _Layer("path", path, 0.3 + 0.8 * grain - 0.3 * depth)
 
     # The pond lies on the other side than the foot of the path.
@@ -162,7 +162,7 @@ def _landscape(s: _Scenes) -> Iterator[_Layer]:
     off = _norm(
         column - np.floor(column) - 0.25 - 0.5 * aside, row - np.floor(row) - 0.25 - 0.5 * ahead
     )
-    dots = s.inside((0.22 - off) / _FLOWERS) * (chance < 0.4 * (s.draw(0, 1) - 0.4))
+    dots = s.inside((0.22 - off) / _FLOWERS) * (chance < 0.3 * (s.draw(0, 1) - 0.5))
     yield _Layer("flower", dots * dry * np.clip((depth - 0.1) * 9, 0, 1), aside)
 
 
@@ -181,7 +181,7 @@ class _Window:
         self._scale = size * s.size
         self._where = (number, rows, columns)
 
-    def layer(self, material: str, inside: np.ndarray, shade: np.ndarray, cover=1.0) -> _Layer:
+    def layer(self, material: str, inside: np.ndarray, shade: _Plane, cover=1.0) -> _Layer:
         """Makes a layer of what is this deep inside, in the object's units."""
         coverage = np.clip(inside * self._scale + 0.5, 0, 1) * cover
         return _Layer(material, coverage, shade, self._where)
@@ -208,14 +208,14 @@ def _objects(s: _Scenes, number: int) -> Iterator[_Layer]:
 
     for tree in range(_TREES):
         if tree == _FAR_TREES and there < 0.55:
-            width, middle = 0.17 + 0.06 * size, 0.18 + 0.64 * x
+            width, middle = 0.20 + 0.06 * size, 0.18 + 0.64 * x
             yield from _house(_Window(s, number, middle, foot(middle, 0.06 + 0.04 * depth), width))
         exists, at, grown = trees[3 * tree : 3 * tree + 3]
-        if exists < 0.72:
+        if exists < 0.8:
             at, deep = 0.03 + 0.94 * at, 0.03 + 0.34 * (tree + grown) / _TREES
-            height = (0.17 + 0.07 * grown) * (0.75 + 2.6 * deep)
+            height = (0.20 + 0.08 * grown) * (0.8 + 2.4 * deep)
             window = _Window(s, number, at, foot(at, deep), height)
-            yield from (_leafy if tree % 3 == 1 else _conifer)(window, side)
+            yield from (_leafy if tree % 2 else _conifer)(window, side)
 
 
 def _house(w: _Window) -> Iterator[_Layer]:
@@ -232,23 +232,21 @@ def _house(w: _Window) -> Iterator[_Layer]:
 
 def _conifer(w: _Window, side: float) -> Iterator[_Layer]:
     yield from _trunk(w, side)
-    body = caps = np.float32(-1)
+    tiers, caps = [], []
     for low, high, reach in ((0.16, 0.56, 0.27), (0.38, 0.78, 0.21), (0.60, 1.0, 0.15)):
         half = reach * (high - w.v) / (high - low)
-        edge = np.minimum((half - np.abs(w.u)) * 0.85, w.v - low)
-        body = np.maximum(body, edge)
+        tiers.append(np.minimum((half - np.abs(w.u)) * 0.85, w.v - low))
         cap = w.v - low - (high - low) * (0.15 + 0.6 * w.grain)
-        caps = np.maximum(caps, np.minimum(edge, cap))
+        caps.append(np.minimum(tiers[-1], cap))
     light = 0.5 + 2.2 * side * w.u + 0.8 * (w.grain - 0.5)
-    yield w.layer("needles", body, light)
-    yield w.layer("needles_top", caps, light)
+    yield w.layer("needles", reduce(np.maximum, tiers), light)
+    yield w.layer("needles_top", reduce(np.maximum, caps), light)
 
 
 def _leafy(w: _Window, side: float) -> Iterator[_Layer]:
     yield from _trunk(w, side)
-    crown = np.float32(-1)
-    for u, v, radius in ((-0.14, 0.52, 0.2), (0.15, 0.55, 0.19), (0.0, 0.74, 0.22)):
-        crown = np.maximum(crown, radius - _norm(w.u - u, w.v - v))
+    balls = ((-0.14, 0.52, 0.2), (0.15, 0.55, 0.19), (0.0, 0.74, 0.22))
+    crown = reduce(np.maximum, [r - _norm(w.u - u, w.v - v) for u, v, r in balls])
     crown = crown - 0.07 * (w.grain - 0.3)
     light = 0.35 + 1.3 * side * w.u + 1.1 * (w.v - 0.6) + 0.9 * (w.grain - 0.5)
     yield w.layer("leaves", crown, light)
@@ -272,32 +270,6 @@ def _paint(layers: list[_Layer], palette: Palette, shape: tuple[int, ...]) -> np
             part += layer.coverage * (low + (high - low) * shade - part)
     levels = np.floor(np.clip(canvas, 0, 255) + 0.5).astype(np.uint8)
     return np.ascontiguousarray(levels.transpose(1, 2, 3, 0))
-
-
-def _octaves(lattices: list[np.ndarray], size: int) -> np.ndarray:
-    """Value noise around 0.5: octaves of halving weight, smoothly joined, stretched."""
-    total = sum(2.0**-octave for octave in range(len(lattices)))
-    value = np.float32(0)
-    for octave, lattice in enumerate(lattices):
-        if lattice.shape[1] > 1:
-            lattice = _joined(lattice.transpose(0, 2, 1), size).transpose(0, 2, 1)
-        value = value + _joined(lattice, size) * (2.0**-octave / total)
-    return (value - 0.5) * 1.7 + 0.5
-
-
-def _unit(value: np.ndarray) -> np.ndarray:
-    return np.clip(value, 0, 1)
-
-
-def _joined(lattice: np.ndarray, size: int) -> np.ndarray:
-    """Interpolates the last axis, cells + 1 values, at size pixel centres."""
-    cells = lattice.shape[-1] - 1
-    place = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(cells / size)
-    cell = np.minimum(place.astype(np.int64), cells - 1)
-    t = place - cell.astype(np.float32)
-    t = t * t * (3 - 2 * t)
-    left = lattice[..., cell]
-    return left + t * (lattice[..., cell + 1] - left)
 
 
 def _pixels(low: float, high: float, size: int) -> slice:

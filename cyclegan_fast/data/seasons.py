@@ -31,7 +31,7 @@ SUMMER: Palette = {
     "cloud": (0xDCE9F5, 0xFFFFFF),
     "halo": (0xFFE9A8, 0xFFF3C4),
     "sun": (0xFFD23E, 0xFFE977),
-    "peak": (0x7C93B8, 0xA9BBD6),
+    "peak": (0xB4C4DC, 0xF0F5FC),
     "mountain": (0x5F7FA8, 0x88A5C4),
     "forest": (0x2E6B4A, 0x4C8A5C),
     "hill": (0x5C9E3C, 0x93C95A),
@@ -60,14 +60,14 @@ WINTER: Palette = {
     "forest": (0x5C6F7C, 0x9AA9B2),
     "hill": (0xC3D2E6, 0xECF2F9),
     "ground": (0xC9D8EC, 0xFDFEFF),
-    "path": (0x9AA6B8, 0xC2CBD8),
-    "water": (0x8FB2C8, 0xCFE4EE),
+    "path": (0xA4B0C2, 0xCAD3DF),
+    "water": (0x7AA8C8, 0xB4D8EC),
     "bank": (0xA9B9CC, 0xC6D2E0),
     "shadow": (0x8FA6CC, 0xA2B6D8),
     "flower": (0x8C7A58, 0xB09C74),
     "needles": (0x1E3A38, 0x48645C),
     "needles_top": (0xCBDAEA, 0xFFFFFF),
-    "leaves": (0x7C7684, 0xA8A2B0),
+    "leaves": (0x6A5C70, 0x9A8CA2),
     "leaves_top": (0xC8D2E2, 0xF6FAFF),
     "trunk": (0x35291F, 0x5A4836),
     "wall": (0xA89880, 0xC8B89C),
@@ -133,8 +133,8 @@ def write(
         return root
     if root.is_file() or (root.is_dir() and any(root.iterdir())):
         raise DataError(
-            f"{printable(root)} already exists and is not the seasons set asked for ({description}); "
-            "name another folder, or remove it"
+            f"{printable(root)} already exists and is not the seasons set asked for "
+            f"({description}); name another folder, or remove it"
         )
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = root.with_name(f".{root.name}.{os.getpid()}.partial")

@@ -139,11 +139,11 @@ class PictureStore:
         for path, result in zip(self.paths, found, strict=True):
             if isinstance(result, BadImageError):
                 report.bad.append(result)
-                continue
-            good.append(path)
-            for note in result:
-                report.notes[note] += 1
-                report.examples.setdefault(note, str(path))
+            elif isinstance(result, tuple):
+                good.append(path)
+                for note in result:
+                    report.notes[note] += 1
+                    report.examples.setdefault(note, str(path))
         self.paths = good
         return report
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from cyclegan_fast._version import __version__
 from cyclegan_fast.fusion import calls
 from cyclegan_fast.fusion.dead_bias import DEAD_BIAS_GRADS, with_zero_gradients
 from cyclegan_fast.fusion.guard import bind
@@ -36,7 +37,8 @@ def accelerate(
     module, whoever wrote it; convolutions and everything unknown run as they did. Parameters,
     buffers, state-dict keys, hooks and classes stay untouched: only the instance's ``forward`` is
     replaced, by one that walks a plan. The network can be pickled, copied, moved, compiled,
-    switched between train and eval, and changed; it is looked at again when it has changed.
+    switched between train and eval, and changed: when its modules, their hooks or the attributes
+    that forward reads have changed (not global variables), it is looked at again.
 
     Args:
         net: any module. Where its own forward cannot be traced, its children are accelerated.
@@ -88,9 +90,9 @@ def restore(net: Net) -> Net:
     """
     _check_module("restore", net)
     for module in net.modules():
-        forward = module.__dict__.get("forward")
-        if isinstance(forward, PlannedForward):
-            forward.remove()
+        replication = module.__dict__.get("_replicate_for_data_parallel")
+        if isinstance(replication, Replication):
+            replication.planned.remove()
     return net
 
 
@@ -126,6 +128,7 @@ class PlannedForward(InstanceForward):
         self.plain_calls: dict[str, int] = {}
         self._plans: dict[Any, Plan | str] = {}
         self._renewals = 0
+        self._removed = False
         self._names = calls.names(plain_forward(net))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -139,6 +142,14 @@ class PlannedForward(InstanceForward):
             result = with_zero_gradients(result, modules, plan.dead_biases)
         return result
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "version": __version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state.pop("version") != __version__:
+            state["_plans"] = {}  # another version's plans; they are made again when called
+        self.__dict__.update(state)
+
     def install(self, plan: Plan, form: calls.Form) -> None:
         """Become the network's forward, with a first plan."""
         self._plans[calls.key(*form)] = plan
@@ -147,8 +158,11 @@ class PlannedForward(InstanceForward):
 
     def remove(self) -> None:
         """Give the network its forward back."""
+        del self.net.__dict__["_replicate_for_data_parallel"]
+        if self.net.__dict__.get("forward") is not self:
+            self._removed = True  # somebody has wrapped it, and will go on calling it
+            return
         del self.net.__dict__["forward"]
-        self.net.__dict__.pop("_replicate_for_data_parallel", None)
         if self.previous is not None:
             self.net.forward = self.previous
 
@@ -167,6 +181,8 @@ class PlannedForward(InstanceForward):
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Plan | str, dict[str, nn.Module]]:
         """Return a plan that holds now, and the modules it names; or why there is none."""
+        if self._removed:
+            return "restore() was called", {}
         if nn.modules.module._has_any_global_hook():
             return "global module hooks are set, which every module's call must run", {}
         key = calls.key(args, kwargs)
@@ -220,7 +236,8 @@ class Replication:
         """Return a replica whose forward is its own."""
         net = self.planned.net
         replica = type(net)._replicate_for_data_parallel(net)
-        replica.__dict__["forward"] = self.planned.moved_to(replica)
+        if net.__dict__.get("forward") is self.planned:
+            replica.__dict__["forward"] = self.planned.moved_to(replica)
         return replica
 
 

@@ -54,7 +54,8 @@ def make_guards(net: nn.Module, opaque: set[str]) -> tuple[Guard, ...]:
         # The network's own hooks and compilation stand around its forward, not inside it.
         extra = "" if parent < 0 else special(module)
         position = len(guards)
-        guards.append(Guard(path, parent, name, type(module), extra, children, attributes))
+        forward = type(module).forward
+        guards.append(Guard(path, parent, name, type(module), forward, extra, children, attributes))
         for key in children or ():
             inner = f"{path}.{key}" if path else key
             if module._modules[key] is not None:
@@ -71,6 +72,8 @@ def bind(net: nn.Module, guards: tuple[Guard, ...]) -> dict[str, nn.Module] | No
     for guard in guards:
         module = net if guard.parent < 0 else modules[guard.parent]._modules.get(guard.name)
         if module is None or type(module) is not guard.type:
+            return None
+        if guard.type.forward is not guard.forward:
             return None
         # Read once per module and call, so the usual case asks as little as it can.
         state = module.__dict__
@@ -147,8 +150,11 @@ def _read_names(module: nn.Module) -> tuple[str, ...]:
         seen.add(id(function))
         names = set(_code_names(function.__code__))
         named |= names
-        for name in names:  # helpers of the module in which the class is written
-            functions.extend(_functions(function.__globals__.get(name)))
+        for name in names:  # helpers of the file in which the class is written, or imported there
+            value = function.__globals__.get(name)
+            homes = [value] if isinstance(value, types.ModuleType) else []
+            functions.extend(_functions(value))
+            functions.extend(f for home in homes for n in names for f in _named(home, n))
     if named & _REFLECTION:
         return tuple(own)
     return tuple(name for name in own if name in named)
@@ -162,6 +168,10 @@ def _functions(value: Any) -> list[types.FunctionType]:
     else:
         parts = [getattr(value, "__wrapped__", None), value]
     return [part for part in parts if isinstance(part, types.FunctionType)]
+
+
+def _named(home: types.ModuleType, name: str) -> list[types.FunctionType]:
+    return [] if home.__name__.startswith("torch") else _functions(vars(home).get(name))
 
 
 def _code_names(code: types.CodeType) -> Iterator[str]:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.fx import Node
 
-from cyclegan_fast.fusion.modules import child, special
+from cyclegan_fast.fusion.modules import child, is_layer, special
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ def is_plainly(module: nn.Module | None, cls: type[nn.Module]) -> bool:
     """Whether a call of the module runs the forward of ``cls`` and nothing else."""
     return (
         isinstance(module, cls)
+        and is_layer(module)
         and type(module).forward is cls.forward
         and type(module).__call__ is cls.__call__
         and not special(module)

@@ -142,6 +142,7 @@ class Guard:
         parent: position of its parent in the plan's guards (-1 for the network itself).
         name: its name in the parent.
         type: its exact class.
+        forward: its class's forward.
         special: hooks, an own forward or a compiled call: whatever else a call would run.
         children: names of its children, where the plan went through the module; else None.
         attributes: plain attributes on which its forward, or its fused step, may depend.
@@ -151,6 +152,7 @@ class Guard:
     parent: int
     name: str
     type: type
+    forward: Any
     special: str
     children: tuple[str, ...] | None
     attributes: tuple[tuple[str, Any], ...]

@@ -59,7 +59,7 @@ def _is_assertion(frame: types.FrameType) -> bool:
     """Whether the instruction that asks for a truth value belongs to an assert statement."""
     code = [i for i in dis.get_instructions(frame.f_code) if i.offset >= frame.f_lasti]
     names = [instruction.opname for instruction in code[:3]]
-    if names[0].startswith("TO_BOOL"):  # Python 3.13 and later
+    if names[0].startswith(("TO_BOOL", "COMPARE_OP")):  # Python 3.13 and later
         names, code = names[1:], code[1:]
     raises = code[1:2] and (
         names[1] == "LOAD_ASSERTION_ERROR" or code[1].argval is AssertionError  # Python 3.14

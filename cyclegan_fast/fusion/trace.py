@@ -134,6 +134,7 @@ class _Tracer(fx.Tracer):
         self._opaque = opaque
         self._values = values
         self._mode = modes()
+        self._thread = threading.get_ident()
 
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: Any = None
@@ -162,6 +163,8 @@ class _Tracer(fx.Tracer):
         return module_qualified_name in self._opaque or is_layer(m)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != self._thread:  # fx's patches are there for every thread
+            return forward(*args, **kwargs)
         path = self.path_of_module(m)
         if self.is_leaf_module(m, path):
             return super().call_module(m, forward, args, kwargs)
@@ -174,6 +177,11 @@ class _Tracer(fx.Tracer):
             return super().call_module(m, forward, args, kwargs)
         except Exception as error:
             raise _KeepWhole(path, _first_line(error)) from error
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
         if kind not in ("placeholder", "output") and modes() != self._mode:

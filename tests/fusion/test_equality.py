@@ -92,10 +92,14 @@ def test_foreign_networks_within_the_budget(name, dtype):
     assert_within_budget_of_plain(net.eval(), torch.randn(shape) + 0.5, dtype)
 
 
-@pytest.mark.parametrize("kind", ["resnet", "unet", "patch"])
+@pytest.mark.parametrize("kind", ["resnet", "unet", "patch", *FOREIGN])
 def test_under_autocast_within_the_budget(kind):
     def call(net, x):
         with torch.autocast("cpu", torch.bfloat16, enabled=x.dtype == torch.float32):
             return net(x)
 
-    assert_within_budget_of_plain(*own(kind, "instance"), torch.float32, call)
+    if kind in FOREIGN:
+        net, shape = every_foreign_network()[kind]
+        assert_within_budget_of_plain(net.eval(), torch.randn(shape), torch.float32, call)
+    else:
+        assert_within_budget_of_plain(*own(kind, "instance"), torch.float32, call)

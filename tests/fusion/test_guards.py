@@ -109,6 +109,15 @@ def replace_a_forward_on_an_instance(net):
     net.model[11].forward = lambda x: x * 0.5
 
 
+def replace_the_forward_of_a_class(net):
+    class Block(type(net.model[10])):
+        pass
+
+    net.model[10].__class__ = Block
+    net(X)
+    Block.forward = lambda self, x: 0.5 * x + self.conv_block(x)
+
+
 def track_statistics(net):
     net.model[5] = nn.InstanceNorm2d(8, track_running_stats=True).double()
 
@@ -166,6 +175,7 @@ CHANGES = [
     hook_a_convolution,
     hook_a_gradient,
     replace_a_forward_on_an_instance,
+    replace_the_forward_of_a_class,
     track_statistics,
     parametrize,
     reparametrize_by_hooks,

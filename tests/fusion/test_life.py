@@ -7,6 +7,7 @@ import copy
 import io
 import pickle
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 
 from cyclegan_fast import accelerate, backend, explain, models, restore
 from cyclegan_fast.errors import DoubleBackwardError
+from cyclegan_fast.fusion import plan_of
 from cyclegan_fast.fusion.accelerate import PlannedForward
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -234,6 +236,56 @@ def test_a_previous_forward_on_the_instance_is_kept():
     assert_same(run(net, X), expected)
     restore(net)
     assert net.forward is doubled
+
+
+def test_a_wrapper_put_around_forward_later_stays_and_restore_reaches_inside():
+    net = accelerate(network())
+    expected = run(network(), X)
+    inner = net.forward
+    net.forward = lambda x: 3 * inner(x)
+    torch.testing.assert_close(net(X), 3 * network()(X), rtol=0, atol=1e-12)
+    replica = net._replicate_for_data_parallel()
+    assert replica.__dict__["forward"] is net.__dict__["forward"]
+    restore(net)
+    assert torch.equal(net(X), 3 * network()(X))
+    assert inner.plain_calls == {"restore() was called": 1}
+    del net.forward
+    assert_same(run(accelerate(net), X), expected)
+
+
+def test_plans_of_another_version_are_made_again():
+    net = accelerate(network())
+    expected = net(X)
+    state = net.__dict__["forward"].__getstate__()
+    assert state["_plans"]
+    net.__dict__["forward"].__setstate__({**state, "version": "0"})
+    assert not net.__dict__["forward"].plans
+    assert torch.equal(net(X), expected)
+    assert len(net.__dict__["forward"].plans) == 1
+
+
+def test_planning_in_one_thread_leaves_networks_in_others_alone():
+    net, other = network(), accelerate(network(2))
+    expected = [net(X), other(X)]
+    failures = []
+    stop = threading.Event()
+
+    def use_both():
+        while not stop.is_set():
+            for module, result in zip((net, other), expected, strict=True):
+                try:
+                    torch.testing.assert_close(module(X), result, rtol=0, atol=1e-12)
+                except Exception as error:
+                    failures.append(error)
+                    return
+
+    thread = threading.Thread(target=use_both)
+    thread.start()
+    for _ in range(10):
+        plan_of(net)
+    stop.set()
+    thread.join()
+    assert not failures
 
 
 def test_subclasses_of_networks_and_of_layers():

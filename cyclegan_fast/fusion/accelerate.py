@@ -14,7 +14,7 @@ from cyclegan_fast.fusion import calls
 from cyclegan_fast.fusion.dead_bias import DEAD_BIAS_GRADS, with_zero_gradients
 from cyclegan_fast.fusion.guard import bind
 from cyclegan_fast.fusion.lower import make_plan
-from cyclegan_fast.fusion.modules import InstanceForward, plain_forward
+from cyclegan_fast.fusion.modules import InstanceForward, installed, plain_forward
 from cyclegan_fast.fusion.purity import Untraceable
 from cyclegan_fast.fusion.steps import Plan
 from cyclegan_fast.fusion.survey import survey
@@ -110,7 +110,7 @@ def plan_of(net: nn.Module, memory_format: str = "channels_last") -> Plan:
 
 
 class PlannedForward(InstanceForward):
-    """An instance's forward that walks plans, one for each form of call.
+    """Owns an instance's forward, which walks plans, one for each form of call.
 
     Attributes:
         net: the network whose forward it is.
@@ -131,7 +131,7 @@ class PlannedForward(InstanceForward):
         self._removed = False
         self._names = calls.names(plain_forward(net))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute what the network's own forward computes."""
         args, kwargs = calls.positional(self._names, args, kwargs)
         plan, modules = self._valid_plan(args, kwargs)
@@ -153,13 +153,13 @@ class PlannedForward(InstanceForward):
     def install(self, plan: Plan, form: calls.Form) -> None:
         """Become the network's forward, with a first plan."""
         self._plans[calls.key(*form)] = plan
-        self.net.forward = self  # type: ignore[method-assign]
+        self.net.forward = self.forward  # type: ignore[method-assign]
         self.net._replicate_for_data_parallel = Replication(self)  # type: ignore[method-assign]
 
     def remove(self) -> None:
         """Give the network its forward back."""
         del self.net.__dict__["_replicate_for_data_parallel"]
-        if self.net.__dict__.get("forward") is not self:
+        if installed(self.net) is not self:
             self._removed = True  # somebody has wrapped it, and will go on calling it
             return
         del self.net.__dict__["forward"]
@@ -236,8 +236,8 @@ class Replication:
         """Return a replica whose forward is its own."""
         net = self.planned.net
         replica = type(net)._replicate_for_data_parallel(net)
-        if net.__dict__.get("forward") is self.planned:
-            replica.__dict__["forward"] = self.planned.moved_to(replica)
+        if installed(net) is self.planned:
+            replica.__dict__["forward"] = self.planned.moved_to(replica).forward
         return replica
 
 

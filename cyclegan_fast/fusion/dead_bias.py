@@ -34,9 +34,12 @@ def with_zero_gradients(
 
 class _Keep(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, result: Tensor, *biases: Tensor) -> Tensor:
-        ctx.like = [(bias.shape, bias.dtype, bias.device) for bias in biases]
+    def forward(result: Tensor, *biases: Tensor) -> Tensor:
         return result.view_as(result)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.like = [(bias.shape, bias.dtype, bias.device) for bias in inputs[1:]]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:

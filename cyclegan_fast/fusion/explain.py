@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from cyclegan_fast.fusion.accelerate import PlannedForward
+from cyclegan_fast.fusion.modules import installed
 from cyclegan_fast.fusion.steps import ConvStep, InteriorStep, NormStep, PadStep, Plan
 from cyclegan_fast.fusion.survey import Part, survey
 
@@ -66,12 +67,9 @@ def explain(net: nn.Module) -> Explanation:
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"explain: net must be a torch.nn.Module, got {type(net).__name__}")
-    installed = [
-        module.__dict__["forward"]
-        for module in net.modules()
-        if isinstance(module.__dict__.get("forward"), PlannedForward)
-    ]
-    memory_format = installed[0].memory_format if installed else "channels_last"
+    found = [installed(module) for module in net.modules()]
+    planned = [forward for forward in found if isinstance(forward, PlannedForward)]
+    memory_format = planned[0].memory_format if planned else "channels_last"
     parts = survey(net, memory_format)
     plans = [part.plan for part in parts if part.plan is not None]
     unfused = [entry for plan in plans for entry in plan.unfused]
@@ -81,12 +79,12 @@ def explain(net: nn.Module) -> Explanation:
     missed = sum(_is_pad(label) for label, _ in unfused)
     return Explanation(
         network=type(net).__name__,
-        accelerated=bool(installed),
+        accelerated=bool(planned),
         norms=(norms, norms + len(unfused) - missed),
         pads=(pads, pads + missed),
         fused=tuple(_group(part, step) for part in parts if part.plan for step in part.plan.fused),
         ordinary=(*_unplanned(parts), *_unfused(parts), *_ordinary(plans)),
-        notes=(*_notes(plans), *_calls(installed)),
+        notes=(*_notes(plans), *_calls(planned)),
     )
 
 
@@ -155,9 +153,9 @@ def _notes(plans: list[Plan]) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def _calls(installed: list[PlannedForward]) -> list[str]:
+def _calls(planned: list[PlannedForward]) -> list[str]:
     return [
         f"{count} calls of {type(forward.net).__name__} ran its plain forward: {reason}"
-        for forward in installed
+        for forward in planned
         for reason, count in forward.plain_calls.items()
     ]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cyclegan_fast.fusion.modules import is_layer, special
+from cyclegan_fast.fusion.modules import is_layer, plain_forward, special
 from cyclegan_fast.fusion.steps import Guard
 
 # Attributes of torch.nn's layers that decide what is fused, or are copied into a step.
@@ -136,9 +136,8 @@ def _read_names(module: nn.Module) -> tuple[str, ...]:
     named: set[str] = set()
     seen: set[int] = set()
     functions: list[types.FunctionType] = []
-    replaced = module.__dict__.get("forward")
-    for candidate in (replaced, getattr(replaced, "previous", None)):
-        functions.extend(_functions(candidate))
+    if "forward" in module.__dict__:
+        functions.extend(_functions(plain_forward(module)))
     for cls in type(module).__mro__:
         if cls is not nn.Module and not cls.__module__.startswith("torch."):
             for value in vars(cls).values():

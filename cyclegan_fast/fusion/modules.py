@@ -12,7 +12,19 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 class InstanceForward:
-    """Marks a forward that this package has put on an instance; see accelerate.py."""
+    """Owns a method that this package has put on an instance as its forward; see accelerate.py.
+
+    Attributes:
+        previous: an own forward that the instance had before, or None.
+    """
+
+    previous: Any = None
+
+
+def installed(module: nn.Module) -> InstanceForward | None:
+    """Return what owns the module's forward, if this package has put it there."""
+    owner = getattr(module.__dict__.get("forward"), "__self__", None)
+    return owner if isinstance(owner, InstanceForward) else None
 
 
 def is_layer(module: nn.Module) -> bool:
@@ -40,8 +52,7 @@ def special(module: nn.Module) -> str:
             return "it has forward or backward hooks"
     if state.get("_compiled_call_impl") is not None:
         return "it is compiled on its own"
-    forward = state.get("forward")
-    if forward is not None and not isinstance(forward, InstanceForward):
+    if state.get("forward") is not None and installed(module) is None:
         return "its forward was replaced on the instance"
     return ""
 
@@ -55,9 +66,8 @@ def is_reparametrised(module: nn.Module) -> bool:
 
 def plain_forward(module: nn.Module) -> Any:
     """Return the module's forward as it is without this package."""
-    forward = module.__dict__.get("forward")
-    if isinstance(forward, InstanceForward):
-        forward = forward.previous
+    ours = installed(module)
+    forward = module.__dict__.get("forward") if ours is None else ours.previous
     return forward if forward is not None else type(module).forward.__get__(module)
 
 

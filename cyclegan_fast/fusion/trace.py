@@ -20,7 +20,7 @@ import torch
 from torch import fx, nn
 
 from cyclegan_fast.fusion.modules import (
-    InstanceForward,
+    installed,
     is_layer,
     is_wrapper,
     plain_forward,
@@ -171,7 +171,7 @@ class _Tracer(fx.Tracer):
         reason = "it wraps another network" if is_wrapper(m) else special(m)
         if reason:
             raise _KeepWhole(path, reason)
-        if isinstance(m.__dict__.get("forward"), InstanceForward):
+        if installed(m) is not None:
             forward = plain_forward(m)
         try:
             return super().call_module(m, forward, args, kwargs)

@@ -106,10 +106,14 @@ class Interior(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, padded: Tensor, pad: int) -> Tensor:
+    def forward(padded: Tensor, pad: int) -> Tensor:
         """Return padded[:, :, pad:-pad, pad:-pad]."""
-        ctx.pad = pad
         return interior(padded, pad)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        """Keep the pad."""
+        ctx.pad = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:

@@ -14,17 +14,15 @@ from torch.utils import _pytree as pytree
 
 from cyclegan_fast import accelerate
 from cyclegan_fast.fusion.accelerate import PlannedForward
+from cyclegan_fast.fusion.modules import installed
 
 Call = Callable[[nn.Module, Tensor], Any]
 
 
 def planned(net: nn.Module) -> dict[str, PlannedForward]:
     """The plans in a network, by the path of their module."""
-    return {
-        path: module.__dict__["forward"]
-        for path, module in net.named_modules()
-        if isinstance(module.__dict__.get("forward"), PlannedForward)
-    }
+    found = {path: installed(module) for path, module in net.named_modules()}
+    return {path: f for path, f in found.items() if isinstance(f, PlannedForward)}
 
 
 def run(net: nn.Module, x: Tensor, call: Call | None = None, seed: int = 0) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from cyclegan_fast import accelerate, backend, explain, models, restore
 from cyclegan_fast.errors import DoubleBackwardError
 from cyclegan_fast.fusion import plan_of
 from cyclegan_fast.fusion.accelerate import PlannedForward
+from cyclegan_fast.fusion.modules import installed
 
 sys.path.insert(0, str(Path(__file__).parent))
 from compare import planned, run  # noqa: E402
@@ -88,7 +89,7 @@ def test_a_copy_walks_on_its_own_parameters(how):
         other = torch.load(io.BytesIO(stream.getvalue()), weights_only=False)
     else:
         other = copy.deepcopy(copy.deepcopy(net) if "twice" in how else net)
-    assert other.__dict__["forward"].net is other
+    assert installed(other).net is other
     assert_same(run(other, X), before)
     with torch.no_grad():
         for parameter in other.parameters():
@@ -127,8 +128,8 @@ def test_dtype_and_grad_switches_after_accelerate():
 def test_replicas_of_data_parallel_use_their_own_parameters():
     net = accelerate(network())
     replica = replicate(net)
-    assert isinstance(replica.__dict__["forward"], PlannedForward)
-    assert replica.__dict__["forward"].net is replica
+    assert isinstance(installed(replica), PlannedForward)
+    assert installed(replica).net is replica
     with torch.no_grad():
         expected = net(X)
         torch.testing.assert_close(replica(X), expected, rtol=0, atol=1e-12)
@@ -232,7 +233,7 @@ def test_a_previous_forward_on_the_instance_is_kept():
     net.forward = doubled
     expected = run(net, X)
     accelerate(net)
-    assert isinstance(net.__dict__["forward"], PlannedForward)
+    assert isinstance(installed(net), PlannedForward)
     assert_same(run(net, X), expected)
     restore(net)
     assert net.forward is doubled
@@ -248,7 +249,7 @@ def test_a_wrapper_put_around_forward_later_stays_and_restore_reaches_inside():
     assert replica.__dict__["forward"] is net.__dict__["forward"]
     restore(net)
     assert torch.equal(net(X), 3 * network()(X))
-    assert inner.plain_calls == {"restore() was called": 1}
+    assert inner.__self__.plain_calls == {"restore() was called": 1}
     del net.forward
     assert_same(run(accelerate(net), X), expected)
 
@@ -256,12 +257,12 @@ def test_a_wrapper_put_around_forward_later_stays_and_restore_reaches_inside():
 def test_plans_of_another_version_are_made_again():
     net = accelerate(network())
     expected = net(X)
-    state = net.__dict__["forward"].__getstate__()
+    state = installed(net).__getstate__()
     assert state["_plans"]
-    net.__dict__["forward"].__setstate__({**state, "version": "0"})
-    assert not net.__dict__["forward"].plans
+    installed(net).__setstate__({**state, "version": "0"})
+    assert not installed(net).plans
     assert torch.equal(net(X), expected)
-    assert len(net.__dict__["forward"].plans) == 1
+    assert len(installed(net).plans) == 1
 
 
 def test_planning_in_one_thread_leaves_networks_in_others_alone():

@@ -214,11 +214,12 @@ def _load(
 def _files(trainer: Trainer, extra: Mapping[str, Any], with_run: bool) -> dict[str, bytes]:
     collected = trainer.state_dict()
     files = {
-        f"{part}.safetensors": _serialise(part, tensors)
+        f"{part}.safetensors": _serialise(tensors)
         for part, tensors in collected["tensors"].items()
         if with_run or part not in _RUN_PARTS
     }
     state = {
+        "writer": f"cyclegan_fast {__version__}",
         "values": collected["values"],
         "config": trainer.config.to_dict(),
         "steps_per_epoch": trainer.steps_per_epoch,
@@ -230,11 +231,13 @@ def _files(trainer: Trainer, extra: Mapping[str, Any], with_run: bool) -> dict[s
     return files
 
 
-def _serialise(part: str, tensors: Mapping[str, Tensor]) -> bytes:
+def _serialise(tensors: Mapping[str, Tensor]) -> bytes:
     from safetensors.torch import save as to_bytes
 
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return to_bytes(flat, {"format": "pt", "part": part, "writer": f"cyclegan_fast {__version__}"})
+    # safetensors writes several entries of metadata in any order, and equal runs shall write equal
+    # files: so there is one.
+    return to_bytes(flat, {"format": "pt"})
 
 
 def _write(path: Path, files: dict[str, bytes], facts: Mapping[str, Any]) -> None:

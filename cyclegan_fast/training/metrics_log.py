@@ -26,7 +26,7 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path, size: int = 0) -> None:
-        self._path = path
+        self.path = path
         self._file = open(path, "ab")
         self.lost = size > self._file.tell()  # somebody removed or cut the file
         self._size = min(size, self._file.tell())

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -157,48 +157,48 @@ class Session:
             NonFiniteError, LossScaleError: the state is not fit to be saved.
             CheckpointError: the disk refused for the third time in a row.
         """
-        self._attempt(self._save, last=False)
-
-    def save_weights(self, epoch: int) -> None:
-        """Write the lasting copy of an epoch; otherwise as `save`."""
-        upstream = self._trainer.config.save_format == "both"
-        self._attempt(
-            lambda: checkpoint.save_weights(self._run_dir, self._trainer, epoch, upstream),
-            last=False,
-        )
+        try:
+            self.save_last()
+        except CheckpointError as error:
+            self._failures += 1
+            if self._failures >= _SAVE_TRIES:
+                raise
+            self._reporter.on_message(f"{error} Training goes on and saves at the next report.")
 
     def save_last(self) -> None:
         """Save unless the newest save is of this very step.
 
         Raises:
-            As `save`, but at the first refusal.
+            NonFiniteError, LossScaleError: the state is not fit to be saved.
+            CheckpointError: the disk refused.
         """
-        if self._trainer.step_count > self._saved_step:
-            self._attempt(self._save, last=True)
+        trainer = self._trainer
+        if trainer.step_count == self._saved_step:
+            return
+        began = time.perf_counter()
+        try:
+            extra = {"log_bytes": self._log.sync()}
+        except OSError as error:
+            raise CheckpointError(f"cannot write {self._log.path}: {error.strerror}.") from error
+        self.saved = checkpoint.save(self._run_dir, trainer, self._keep, extra)
+        self._saved_step, self._failures = trainer.step_count, 0
+        self._reporter.on_save(self.saved, trainer.step_count, time.perf_counter() - began)
+
+    def save_weights(self, epoch: int) -> None:
+        """Write the lasting copy of an epoch; a disk that refuses is reported.
+
+        Raises:
+            NonFiniteError, LossScaleError: the weights are not fit to be saved.
+        """
+        trainer, upstream = self._trainer, self._trainer.config.save_format == "both"
+        began = time.perf_counter()
+        try:
+            path = checkpoint.save_weights(self._run_dir, trainer, epoch, upstream)
+        except CheckpointError as error:
+            self._reporter.on_message(f"{error} Training goes on without this copy.")
+            return
+        self._reporter.on_save(path, trainer.step_count, time.perf_counter() - began)
 
     def close(self) -> None:
         """Close the log."""
         self._log.close()
-
-    def _save(self) -> Path:
-        trainer = self._trainer
-        try:
-            extra = {"log_bytes": self._log.sync()}
-        except OSError as error:
-            raise CheckpointError(f"cannot write {FILE_NAME}: {error.strerror}") from error
-        path = checkpoint.save(self._run_dir, trainer, self._keep, extra)
-        self.saved, self._saved_step = path, trainer.step_count
-        return path
-
-    def _attempt(self, write: Callable[[], Path], last: bool) -> None:
-        began = time.perf_counter()
-        try:
-            path = write()
-        except CheckpointError as error:
-            self._failures += 1
-            if last or self._failures >= _SAVE_TRIES:
-                raise
-            self._reporter.on_message(f"{error} Training goes on and saves at the next report.")
-            return
-        self._failures = 0
-        self._reporter.on_save(path, self._trainer.step_count, time.perf_counter() - began)

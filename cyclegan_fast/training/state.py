@@ -90,7 +90,7 @@ def _check(ours: Mapping[str, Mapping[str, Tensor]], saved: Mapping[str, Any]) -
         if part in ("pools", "run"):
             continue  # their tensors come and go with the run
         found = saved[part]
-        for name in expected.keys() | found.keys():
+        for name in {**expected, **found}:
             here = list(expected[name].shape) if name in expected else "nothing"
             there = list(found[name].shape) if name in found else "nothing"
             if here != there:

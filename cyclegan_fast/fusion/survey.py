@@ -67,7 +67,8 @@ def survey(net: nn.Module, memory_format: str) -> list[Part]:
             inside = list(dict(module.named_children()))
         else:
             parts.append(Part(path, module, form, plan))
-            inside = [step.module for step in plan.steps if isinstance(step, ModuleStep)]
+            called = [step.module for step in plan.steps if isinstance(step, ModuleStep)]
+            inside = [name for name in called if not is_layer(child(module, name))]
         for name in dict.fromkeys(inside):
             visit(child(module, name), _join(path, name))
 

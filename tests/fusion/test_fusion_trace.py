@@ -19,8 +19,8 @@ from cyclegan_fast.fusion import plan_of
 from cyclegan_fast.fusion.purity import Untraceable
 
 sys.path.insert(0, str(Path(__file__).parent))
-from compare import planned, run  # noqa: E402
-from foreign import Odd  # noqa: E402
+from foreign_networks import Odd  # noqa: E402
+from fusion_compare import planned, run  # noqa: E402
 
 
 class Part(nn.Module):
@@ -210,7 +210,7 @@ def test_what_can_be_traced_in_spite_of_appearances():
             torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-10)
         assert fast(x, **kwargs)[1]["size"] == (5, 6)
         assert not planned(fast)[""].plain_calls
-    with pytest.raises(AssertionError, match="foreign.py:"):
+    with pytest.raises(AssertionError, match="foreign_networks.py:"):
         fast(x[0])
 
 

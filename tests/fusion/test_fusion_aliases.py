@@ -17,7 +17,7 @@ from cyclegan_fast.fusion import plan_of
 from cyclegan_fast.fusion.steps import InteriorStep, NormStep
 
 sys.path.insert(0, str(Path(__file__).parent))
-from compare import assert_equal_to_plain, planned, run  # noqa: E402
+from fusion_compare import assert_equal_to_plain, planned, run  # noqa: E402
 
 
 class Net(nn.Module):

@@ -13,8 +13,8 @@ import torch
 from cyclegan_fast import accelerate, models
 
 sys.path.insert(0, str(Path(__file__).parent))
-from compare import planned, run  # noqa: E402
-from test_life import X, assert_same, network  # noqa: E402
+from fusion_compare import planned, run  # noqa: E402
+from test_fusion_life import X, assert_same, network  # noqa: E402
 
 
 @pytest.mark.parametrize("kind", ["resnet", "unet", "patch"])

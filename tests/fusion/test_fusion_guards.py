@@ -17,7 +17,7 @@ from cyclegan_fast import accelerate, explain, models, restore
 from cyclegan_fast.fusion.accelerate import MOST_PLANS, MOST_RENEWALS
 
 sys.path.insert(0, str(Path(__file__).parent))
-from compare import planned, run  # noqa: E402
+from fusion_compare import planned, run  # noqa: E402
 
 
 def network() -> nn.Module:

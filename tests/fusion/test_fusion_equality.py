@@ -13,8 +13,8 @@ from cyclegan_fast import backend, models
 from cyclegan_fast.fusion.modules import installed
 
 sys.path.insert(0, str(Path(__file__).parent))
-from compare import assert_equal_to_plain, assert_within_budget_of_plain  # noqa: E402
-from foreign import every_foreign_network  # noqa: E402
+from foreign_networks import every_foreign_network  # noqa: E402
+from fusion_compare import assert_equal_to_plain, assert_within_budget_of_plain  # noqa: E402
 
 FOREIGN = sorted(every_foreign_network())
 

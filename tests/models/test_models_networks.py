@@ -13,7 +13,7 @@ from torch import nn
 from cyclegan_fast import models
 
 sys.path.insert(0, str(Path(__file__).parent))
-import functional  # noqa: E402 - a helper beside this file
+import written_out  # noqa: E402 - a helper beside this file
 
 
 def spread(net: nn.Module) -> nn.Module:
@@ -27,13 +27,13 @@ def spread(net: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     ("net", "function", "depth", "size"),
     [
-        (models.ResnetGenerator(3, 2, 8), functional.resnet, 9, (24, 20)),
-        (models.ResnetGenerator(1, 3, 4, n_blocks=0), functional.resnet, 0, (16, 16)),
-        (models.UnetGenerator(3, 2, 5, 4), functional.unet, 5, (64, 32)),
-        (models.UnetGenerator(3, 2, 7, 4), functional.unet, 7, (128, 128)),
-        (models.NLayerDiscriminator(3, 8), functional.patch, 3, (64, 64)),
-        (models.NLayerDiscriminator(4, 8, 5), functional.patch, 5, (128, 96)),
-        (models.NLayerDiscriminator(4, 8, 1), functional.patch, 1, (24, 24)),
+        (models.ResnetGenerator(3, 2, 8), written_out.resnet, 9, (24, 20)),
+        (models.ResnetGenerator(1, 3, 4, n_blocks=0), written_out.resnet, 0, (16, 16)),
+        (models.UnetGenerator(3, 2, 5, 4), written_out.unet, 5, (64, 32)),
+        (models.UnetGenerator(3, 2, 7, 4), written_out.unet, 7, (128, 128)),
+        (models.NLayerDiscriminator(3, 8), written_out.patch, 3, (64, 64)),
+        (models.NLayerDiscriminator(4, 8, 5), written_out.patch, 5, (128, 96)),
+        (models.NLayerDiscriminator(4, 8, 1), written_out.patch, 1, (24, 24)),
     ],
 )
 def test_forward_is_the_written_out_function(net, function, depth, size):
@@ -45,7 +45,7 @@ def test_forward_is_the_written_out_function(net, function, depth, size):
 def test_pixel_discriminator_is_the_written_out_function():
     net = spread(models.PixelDiscriminator(3, 8))
     x = torch.randn(2, 3, 9, 7)
-    assert torch.equal(net(x), functional.pixel(x, net.state_dict()))
+    assert torch.equal(net(x), written_out.pixel(x, net.state_dict()))
 
 
 @pytest.mark.parametrize(("layers", "side"), [(1, 126), (2, 62), (3, 30), (4, 14), (5, 6)])

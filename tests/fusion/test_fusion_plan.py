@@ -27,8 +27,8 @@ from cyclegan_fast.fusion.steps import (
 from cyclegan_fast.fusion.walk import walk
 
 sys.path.insert(0, str(Path(__file__).parent))
-from compare import planned  # noqa: E402
-from foreign import every_foreign_network  # noqa: E402
+from foreign_networks import every_foreign_network  # noqa: E402
+from fusion_compare import planned  # noqa: E402
 
 
 def norms(net: nn.Module) -> list[tuple[str, bool, int]]:

@@ -21,8 +21,8 @@ from cyclegan_fast.fusion.accelerate import PlannedForward
 from cyclegan_fast.fusion.modules import installed
 
 sys.path.insert(0, str(Path(__file__).parent))
-from compare import planned, run  # noqa: E402
-from foreign import Contrastive  # noqa: E402
+from foreign_networks import Contrastive  # noqa: E402
+from fusion_compare import planned, run  # noqa: E402
 
 
 def network(seed: int = 1) -> nn.Module:

@@ -66,7 +66,7 @@ def choices(trainer: Trainer) -> list[str]:
         chosen.append(f"device {device}: {why}")
     if config.precision == "auto":
         why = {
-            "fp32": "exact, and no slower on most CPUs; on one with AMX --precision bf16 is faster",
+            "fp32": "this is a CPU; on one with AMX --precision bf16 is faster",
             "bf16": "this GPU has it in hardware, and it needs no loss scaling",
             "fp16": "this GPU has no bf16; losses are scaled",
         }[trainer.precision.name]

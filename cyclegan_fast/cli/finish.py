@@ -216,7 +216,10 @@ def _read(path: Path) -> np.ndarray:
 def _files(run: Run, result: RunResult) -> list[dict[str, str]]:
     folder = result.run_dir
     found: Sequence[tuple[Path | None, str]] = (
-        (result.saved, "the newest save: weights, optimisers, pools; safetensors, checked sums"),
+        (
+            result.saved,
+            "the newest save: weights, optimisers and pools, as safetensors with checksums",
+        ),
         (folder / SAMPLES, "sample pictures, first to last"),
         (folder / FILE_NAME, "every loss, one line per report"),
         (folder / CURVES, "the losses drawn"),

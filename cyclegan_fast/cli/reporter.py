@@ -89,13 +89,14 @@ class RunReporter(Reporter):
         frames = folder / "over_time"
         frames.mkdir(parents=True, exist_ok=True)
         count = min(len(made["real_A"]), len(made["real_B"]))
-        columns = {
-            heading: made[column]
+        # No identity where the domains differ in channels.
+        columns = [
+            (heading, made[column])
             for column, heading in zip(_COLUMNS, headings(self._names), strict=True)
-            if column in made  # no identity where the domains differ in channels
-        }
-        rows = [[column[i] for column in columns.values()] for i in range(count)]
-        sheet = pictures.sheet(list(columns), rows)
+            if column in made
+        ]
+        rows = [[column[i] for _, column in columns] for i in range(count)]
+        sheet = pictures.sheet([heading for heading, _ in columns], rows)
         pictures.write_picture(folder / f"step-{step:08d}.png", sheet)
         pictures.write_picture(folder / "latest.png", sheet)
         for name in ("fake_B", "fake_A"):
@@ -145,9 +146,9 @@ class RunReporter(Reporter):
 
 
 def headings(names: tuple[str, str]) -> list[str]:
-    """Return what the columns of a sheet show: real, translated, there and back, left alone."""
+    """Return what the columns of a sheet show, in the letters that Pillow's own font has."""
     a, b = names
-    return [a, f"→ {b}", f"→ {a} again", f"{a} as {a}", b, f"→ {a}", f"→ {b} again", f"{b} as {b}"]
+    return [a, f"to {b}", "and back", "identity", b, f"to {a}", "and back", "identity"]
 
 
 def _losses(stats: StepStats) -> str:

@@ -14,9 +14,10 @@ struct Activation {
   explicit Activation(const InstanceNormActSizes& sizes)
       : relu(sizes.act == 1), slope(static_cast<A>(activation_slope(sizes))) {}
 
-  // relu by comparison, not by 0 * z: the latter is nan at -inf.
+  // relu by comparison, not by a product with 0, which is nan at infinity.
   __device__ A operator()(A z) const { return z < 0 ? (relu ? A(0) : z * slope) : z; }
-  __device__ A derivative(A z) const { return z > 0 ? A(1) : slope; }
+  // The gradient at z of what has gradient g; at 0 as below 0.
+  __device__ A gradient(A g, A z) const { return z > 0 ? g : (relu ? A(0) : g * slope); }
 };
 
 }  // namespace cyclegan_fast

@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kPlaneThreads, 1)
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
       d[i] -= mean;
-      const A dz = g[i] * p.act.derivative(d[i] * scale + bias);
+      const A dz = p.act.gradient(g[i], d[i] * scale + bias);
       s1 += dz;
       s2 += dz * d[i];
     }
@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(kPlaneThreads, 1)
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
       d[i] -= mean;
-      const A dz = g[i] * p.act.derivative(d[i] * scale + bias);
+      const A dz = p.act.gradient(g[i], d[i] * scale + bias);
       g[i] = scale * dz + (offset + slope * d[i]);
     }
     store(g, grad_x + at);

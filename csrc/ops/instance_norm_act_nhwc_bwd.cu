@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(kThreads, 2) nhwc_sums_kernel(const BackwardAr
 #pragma unroll
         for (int i = 0; i < kWidth; ++i) {
           const A d = element(loaded[u].x, i) - mean[i];
-          const A dz = g[i] * p.act.derivative(d * scale[i] + bias[i]);
+          const A dz = p.act.gradient(g[i], d * scale[i] + bias[i]);
           s1[i] += dz;
           s2[i] += dz * d;
         }
@@ -260,7 +260,7 @@ __global__ void __launch_bounds__(kThreads, 2) nhwc_grad_kernel(const BackwardAr
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) {
         const A d = element(loaded[u].x, i) - mean[i];
-        const A dz = g[i] * p.act.derivative(d * scale[i] + bias[i]);
+        const A dz = p.act.gradient(g[i], d * scale[i] + bias[i]);
         g[i] = scale[i] * dz + (offset[i] + slope[i] * d);
       }
       store(g, p.grad_x + pixels.image + pixels.offset(pixel));

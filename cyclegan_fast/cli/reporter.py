@@ -39,12 +39,12 @@ class RunReporter(Reporter):
         self._task: Any = None
         self._said = 0.0
         self._drawn = 0.0
-        self._losses = ""
-        self._rate = ""
+        self._total = self._print_freq = 0
 
     def on_start(self, info: RunInfo) -> None:
         """Show what was found and chosen, and begin the bar."""
         self._run_dir = info.run_dir
+        self._total, self._print_freq = info.total_steps, info.trainer.config.print_freq
         self._banner(info)
         self._said = self._drawn = time.monotonic()
         if on_terminal():
@@ -55,9 +55,12 @@ class RunReporter(Reporter):
             self._bar.start()
 
     def on_progress(self, step: int) -> None:
-        """Move the bar."""
+        """Move the bar; without one, say every minute that a slow run is alive."""
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
+        elif time.monotonic() - self._said >= 6 * INTERVAL:
+            self._said = time.monotonic()
+            self._print(f"train    {step}/{self._total} · losses every {self._print_freq} images")
 
     def on_step(self, stats: StepStats) -> None:
         """Show losses and speed: in the bar, or as a line every ten seconds."""

@@ -77,8 +77,8 @@ def check(op: str, device: str, name: str) -> Check:
         plain = _results(reference, op, device, torch.float32)
         with backend.use_backend(name):
             ours = _results(getattr(ops, op), op, device, torch.float32)
-    except Exception as error:  # whatever a broken installation raises belongs into the table
-        return Check(op, device, name, float("nan"), 0.0, f"{type(error).__name__}: {error}")
+    except Exception as raised:  # whatever a broken installation raises belongs into the table
+        return Check(op, device, name, float("nan"), 0.0, f"{type(raised).__name__}: {raised}")
     epsilon = torch.finfo(torch.float32).eps
     error = allowed = 0.0
     for true, eager, mine in zip(truth, plain, ours, strict=True):

@@ -10,6 +10,7 @@ or allocated on the file's word, so a claim can be refused before anything acts 
 from __future__ import annotations
 
 import pickletools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -244,7 +245,7 @@ class _Machine:
 
 # The instructions that torch's own weights_only loader knows.
 _LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINSTRING", "BINUNICODE"}
-_CONSTANTS = {
+_CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
     "NEWFALSE": lambda: False,

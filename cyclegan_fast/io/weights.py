@@ -70,6 +70,7 @@ def load_generator(
     path = Path(path)
     if not path.exists():
         raise WeightsError(f"{printable(path)}: there is no such file or folder")
+    named: str | None
     if path.is_dir():
         named = direction or "AtoB"
         found = run_folder.find(path, named)
@@ -153,12 +154,14 @@ def _groups(tree: dict[str, Any], name: str = "") -> Iterator[tuple[str, dict[st
     here = {key: value for key, value in tree.items() if isinstance(value, Tensor)}
     if here:
         yield name, here
-    below = {key: dict(value) for key, value in tree.items() if isinstance(value, dict)}
+    below: dict[str, dict[str, Any]] = {
+        key: dict(value) for key, value in tree.items() if isinstance(value, dict)
+    }
     for key, value in here.items():
         first, dot, rest = key.partition(".")
         if dot and first not in ("model", "module", "_orig_mod", "net"):
             below.setdefault(first, {})[rest] = value
     if name.count(".") > 3:  # deep enough for any checkpoint; a hostile name has no end
         return
-    for key, value in below.items():
-        yield from _groups(value, f"{name}.{key}" if name else key)
+    for key, inner in below.items():
+        yield from _groups(inner, f"{name}.{key}" if name else key)

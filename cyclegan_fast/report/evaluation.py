@@ -94,9 +94,9 @@ def evaluate(
     shown = test.batch(0, min(count, max(test.sizes.values())))
     # Statistics of colours and patches settle long before this many pictures.
     known = train.batch(0, min(400 if config.crop_size <= 64 else 64, len(train)))
-    folders = ("A", "B") if config.direction == "AtoB" else ("B", "A")
-    a, b = (shown[folder][:count] for folder in folders)
-    known_a, known_b = (known[folder] for folder in folders)
+    a, b, known_a, known_b = shown["A"][:count], shown["B"][:count], known["A"], known["B"]
+    if config.direction == "BtoA":
+        a, b, known_a, known_b = b, a, known_b, known_a
     net_a, net_b = trainer.generators
     fake_b, fake_a = translate(trainer, net_a, a), translate(trainer, net_b, b)
     back_a = translate(trainer, net_b, fake_b[:_SHOWN])

@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cyclegan_fast.errors import DataError
+
 __all__ = ["MODES", "Preprocess", "TooSmallError", "to_tensor"]
 
 MODES = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none")
@@ -29,7 +31,7 @@ MODES = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none
 _LEVELS = ((np.arange(256, dtype=np.float32) / np.float32(255)) - np.float32(0.5)) / np.float32(0.5)
 
 
-class TooSmallError(ValueError):
+class TooSmallError(DataError):
     """A picture is too small for the mode or the crop; ``side`` is its shorter side."""
 
     def __init__(self, message: str, side: int) -> None:

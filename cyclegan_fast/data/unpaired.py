@@ -238,7 +238,7 @@ def _stack(pictures: list[np.ndarray], paths: list[str]) -> Tensor:
     for picture, path in zip(pictures, paths, strict=True):
         if picture.shape != pictures[0].shape:
             (h, w, _), (h0, w0, _) = picture.shape, pictures[0].shape
-            raise ValueError(
+            raise DataError(
                 f"pictures of one batch must have one size, got {w0} x {h0} in "
                 f"{printable(paths[0])} and {w} x {h} in {printable(path)}; give --batch_size 1, "
                 "or a --preprocess that crops"

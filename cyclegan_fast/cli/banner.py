@@ -50,6 +50,10 @@ def lines(info: RunInfo, data: UnpairedDataset, samples: str, notes: list[str]) 
     if info.start_step:
         text.append(f"resumed  at step {info.start_step:,} of {info.total_steps:,}")
     text += [f"note     {note}" for note in (*notes, *info.notes)]
+    text += [
+        f"note     {count} pictures {note}, e.g. {printable(data.report.examples[note])}"
+        for note, count in data.report.notes.items()
+    ]
     text += [f"skipped  {bad}" for bad in data.report.bad[:8]]
     if len(data.report.bad) > 8:
         text.append(f"skipped  and {len(data.report.bad) - 8} more pictures")

@@ -56,6 +56,19 @@ def test_a_domain_without_a_readable_picture_names_every_file(domains, tmp_path,
     refused(done, 2, *(f"trainB/{index}.png" for index in range(4)))
 
 
+def test_pictures_smaller_than_the_crop(domains, tmp_path, run):
+    picture(domains / "trainA" / "0.png", 16, 20)
+    more = ["--preprocess", "crop"]
+    refused(run(*train(domains, tmp_path, *more)), 2, "1 of 4 pictures are too small", "0.png")
+
+
+def test_pictures_of_several_sizes_in_one_batch(domains, tmp_path, run):
+    picture(domains / "trainA" / "0.png", 16, 20)
+    more = ["--preprocess", "none", "--batch_size", 4]
+    done = run(*train(domains, tmp_path, *more))
+    refused(done, 2, "must have one size", "--batch_size 1", "0.png")
+
+
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [

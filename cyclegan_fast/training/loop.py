@@ -113,7 +113,6 @@ def train(
             seconds=time.perf_counter() - started,
             served=dict(served),
         )
-    session.close()
     reporter.on_end(result)
     return result
 

@@ -21,17 +21,23 @@ class MetricsLog:
         size: bytes to keep, as `sync` gave at the save the run goes on from; what a killed process
             wrote after that save is cut off. 0 begins anew.
 
+    Attributes:
+        lost: whether the file was shorter than that: somebody cut or removed it.
+
     Raises:
         OSError: the file cannot be opened.
     """
 
     def __init__(self, path: Path, size: int = 0) -> None:
         self.path = path
-        self._file = open(path, "ab")
-        self.lost = size > self._file.tell()  # somebody removed or cut the file
-        self._size = min(size, self._file.tell())
-        self._file.truncate(self._size)
-        self._pending: list[str] = [] if self._size else [HEADER]
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            found = os.fstat(handle).st_size
+            self.lost = size > found
+            os.ftruncate(handle, min(size, found))
+        finally:
+            os.close(handle)
+        self._pending: list[str] = [] if min(size, found) else [HEADER]
 
     def write(self, stats: StepStats) -> None:
         """Append a line.
@@ -39,11 +45,11 @@ class MetricsLog:
         Raises:
             OSError: as the disk says; nothing is lost.
         """
+        counts = [str(count) for count in (stats.step, stats.epoch, stats.images)]
         numbers = [stats.lr, *(stats.losses[name] for name in LOSS_NAMES)]
         # Nine digits tell every float32 from its neighbours.
-        fields = [str(stats.step), str(stats.epoch), str(stats.images)]
-        self._pending.append(",".join(fields + [f"{number:.9g}" for number in numbers]))
-        self._flush()
+        self._pending.append(",".join(counts + [f"{number:.9g}" for number in numbers]))
+        self._flush(durably=False)
 
     def sync(self) -> int:
         """Flush to the disk and return the size, for a save.
@@ -51,23 +57,22 @@ class MetricsLog:
         Raises:
             OSError: as the disk says.
         """
-        self._flush()
-        os.fsync(self._file.fileno())
-        return self._size
+        return self._flush(durably=True)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _flush(self) -> None:
-        data = "".join(line + "\n" for line in self._pending).encode()
-        handle = self._file.fileno()
+    def _flush(self, durably: bool) -> int:
+        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
-            written = 0
-            while written < len(data):
-                written += os.write(handle, data[written:])
-        except OSError:
-            os.ftruncate(handle, self._size)  # no half line
-            raise
-        self._size += len(data)
-        self._pending = []
+            before = os.fstat(handle).st_size
+            rest = "".join(line + "\n" for line in self._pending).encode()
+            try:
+                while rest:
+                    rest = rest[os.write(handle, rest) :]
+            except OSError:
+                os.ftruncate(handle, before)  # no half line
+                raise
+            self._pending = []
+            if durably:
+                os.fsync(handle)
+            return os.fstat(handle).st_size
+        finally:
+            os.close(handle)

@@ -82,8 +82,8 @@ class Reporter:
 
         Args:
             step: steps trained so far.
-            pictures: real_A, fake_B, rec_A, idt_B, real_B, fake_A, rec_B, idt_A; float32
-                [N, C, H, W] in [-1, 1], on the CPU.
+            pictures: real_A, fake_B, rec_A, idt_B, real_B, fake_A, rec_B, idt_A, see
+                `Trainer.sample`; float32 [N, C, H, W] in [-1, 1], on the CPU.
         """
 
     def on_epoch(self, epoch: int, seconds: float) -> None:

@@ -198,7 +198,3 @@ class Session:
             self._reporter.on_message(f"{error} Training goes on without this copy.")
             return
         self._reporter.on_save(path, trainer.step_count, time.perf_counter() - began)
-
-    def close(self) -> None:
-        """Close the log."""
-        self._log.close()

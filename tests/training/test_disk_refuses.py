@@ -9,7 +9,15 @@ import pytest
 import toy
 
 from cyclegan_fast.errors import CheckpointError
-from cyclegan_fast.training import Reporter, Trainer, checkpoint, durable, manifest, train
+from cyclegan_fast.training import (
+    Reporter,
+    Trainer,
+    checkpoint,
+    durable,
+    manifest,
+    metrics_log,
+    train,
+)
 
 
 class Listener(Reporter):
@@ -129,3 +137,32 @@ def test_the_last_save_has_one_try(tmp_path, monkeypatch):
     refusing(monkeypatch, *range(100))
     with pytest.raises(CheckpointError, match="No space left"):
         train(toy.config(tmp_path, save_latest_freq=1000), toy.Data(steps=2))
+
+
+def test_lines_of_the_log_wait_for_room(tmp_path, monkeypatch):
+    right, count = metrics_log.os.write, iter(range(1000))
+
+    class FullAtFirst:
+        """`os`, but the second and third write leave half a line and fail."""
+
+        def __getattr__(self, name):
+            return getattr(os, name)
+
+        def write(self, handle, data):
+            if next(count) in (1, 2):
+                right(handle, data[: len(data) // 2])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return right(handle, data)
+
+    listener = Listener()
+    config = toy.config(tmp_path, save_latest_freq=1000, max_steps=8)
+    train(toy.config(tmp_path / "whole", save_latest_freq=1000, max_steps=8), toy.Data())
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics_log, "os", FullAtFirst())
+        train(config, toy.Data(), listener)
+    assert (
+        listener.messages
+        == ["cannot write losses.csv: No space left on device; kept for later"] * 2
+    )
+    whole = tmp_path / "whole" / "run" / "losses.csv"
+    assert (config.run_dir / "losses.csv").read_bytes() == whole.read_bytes()

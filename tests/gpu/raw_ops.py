@@ -34,6 +34,12 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
     return x.contiguous()
 
 
+def mirrored(size: int, pad: int) -> Tensor:
+    """Which pixel of a side stands at each position of the padded side."""
+    position = torch.arange(-pad, size + pad, device=device).abs()
+    return (size - 1) - ((size - 1) - position).abs()
+
+
 def interior(x: Tensor, layout: str, pad: int = 1) -> Tensor:
     """x as the interior of a padded buffer whose border holds nan."""
     n, c, h, w = x.shape
@@ -52,8 +58,10 @@ def assert_close(
     of the terms where these may cancel.
     """
     bound = ulps * EPS[ours.dtype] * (truth.abs().max().item() if truth.numel() else 0.0)
+    # Where terms cancel, their rounding in the accumulator stays.
+    bound = max(bound, ulps * EPS[accumulator(ours.dtype)] * terms)
     if ours.dtype == torch.float64:
-        bound = 512 * max(bound, ulps * EPS[ours.dtype] * terms)
+        bound *= 512
     elif eager is not None:
         bound += 2 * max_error(eager, truth)
     bound += torch.finfo(ours.dtype).smallest_normal * EPS[ours.dtype]  # float16 ends at 6e-8
@@ -116,7 +124,10 @@ class NormCase:
         return z, mean, rstd
 
     def _padded(self, x: Tensor) -> Tensor:
-        return F.pad(x, (self.pad,) * 4, mode="reflect") if self.pad else x
+        # By indexing: the deterministic backward of reflection_pad2d in some CUDA builds of PyTorch
+        # reads out of bounds (pytorch#193694), and a truth must be true.
+        rows, columns = (mirrored(size, self.pad) for size in self.shape[2:])
+        return x[:, :, rows][:, :, :, columns]
 
     def expected(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """Every output by plain PyTorch in dtype; the statistics in float64's sense."""

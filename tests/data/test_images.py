@@ -209,8 +209,10 @@ def test_grey_with_alpha_and_transparent_colours(put):
     rgb = levels[..., None].repeat(3, -1)
     colour = chunk(b"tRNS", b"\0\x20\0\x20\0\x20")
     assert np.array_equal(read_image(put(png(rgb, 2, colour)))[..., 2], one)
-    colour = chunk(b"tRNS", struct.pack(">HHH", 257 * 32, 257 * 32, 257 * 32))
-    deep = read_image(put(png(RAMP[..., None].repeat(3, -1), 2, colour)))
+    deep = RAMP[..., None].repeat(3, -1)
+    deep[:, 32] = 0x2045  # what is left of it in 8 bits is 0x20
+    colour = chunk(b"tRNS", struct.pack(">HHH", 0x2045, 0x2045, 0x2045))
+    deep = read_image(put(png(deep, 2, colour)))
     assert deep[0, 32].tolist() == [255, 255, 255] and deep[0, 33].tolist() == [33, 33, 33]
 
 

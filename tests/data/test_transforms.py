@@ -36,7 +36,7 @@ def upstream(image: Image.Image, mode, load, crop, grey, corner, mirror) -> np.n
     return pixels.reshape(*pixels.shape[:2], 1 if grey else 3)
 
 
-SIZES = [(40, 40), (37, 61), (61, 37), (33, 32), (128, 90), (35, 300), (32, 40)]
+SIZES = [(40, 40), (37, 61), (61, 37), (33, 32), (128, 90), (35, 300), (32, 40), (20, 36)]
 
 
 @pytest.mark.parametrize("grey", [False, True], ids=["rgb", "grey"])
@@ -45,6 +45,8 @@ SIZES = [(40, 40), (37, 61), (61, 37), (33, 32), (128, 90), (35, 300), (32, 40)]
 def test_pixels_are_upstreams(mode, load, crop, grey):
     for height, width in SIZES:
         rgb = RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        if mode == "crop" and min(height, width) < crop:
+            continue  # refused, see below
         image = Image.fromarray(rgb)
         pixels = np.asarray(image.convert("L"))[..., None] if grey else rgb
         preprocess = Preprocess(load, crop, mode)

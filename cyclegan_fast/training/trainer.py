@@ -264,13 +264,15 @@ class Trainer:
         Raises:
             NonFiniteError: naming the first tensors that are not.
         """
-        names, flags = [], []
+        names, ends = [], []
         for part, tensors in self.state_dict()["tensors"].items():
             for name, tensor in tensors.items():
                 if tensor.is_floating_point() and tensor.numel():
                     names.append(f"{part}: {name}")
-                    flags.append(tensor.isfinite().all().to(self.device))
-        bad = [n for n, good in zip(names, torch.stack(flags).tolist(), strict=True) if not good]
+                    # Least and greatest pass nan on, and read the tensor once; isfinite does not.
+                    ends.append(torch.stack(tensor.detach().aminmax()).double().to(self.device))
+        finite = torch.stack(ends).isfinite().all(dim=1).tolist()
+        bad = [name for name, good in zip(names, finite, strict=True) if not good]
         if bad:
             more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
             raise NonFiniteError(

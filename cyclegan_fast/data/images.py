@@ -127,7 +127,12 @@ def _decode(file, path, channels: int, background, max_pixels: int) -> Picture:
         if width * height > max_pixels:
             reason = f"has {width} x {height} pixels, more than the budget of {max_pixels}"
             raise BadImageError(str(path), f"{reason}; scale it down or raise max_pixels")
-        notes = ["scaled from 16 bits"] if _has_deep_colour(image) else []
+        notes = []
+        if _has_deep_colour(image):
+            notes.append("scaled from 16 bits")
+            transparent = image.info.get("transparency")
+            if isinstance(transparent, tuple):  # told in 16 bits too
+                image.info["transparency"] = tuple(level >> 8 for level in transparent)
         if _holds_several(image):
             notes.append("first of several pictures")
         image.load()
@@ -161,7 +166,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _has_deep_colour(image: Image.Image) -> bool:
-    """True for 16-bit colour, which Pillow reads as 8-bit RGB: it keeps the upper bytes."""
+    """True for 16-bit colour, of which Pillow keeps the upper bytes; ask before `load`."""
     if image.mode.startswith("I"):
         return False
     arguments = [tile[3] for tile in getattr(image, "tile", [])]
@@ -182,9 +187,6 @@ def _to_rgb(image: Image.Image, background, notes: list[str], path) -> Image.Ima
     from PIL import Image
 
     mode, transparent = image.mode, image.info.get("transparency")
-    if isinstance(transparent, tuple) and _has_deep_colour(image):
-        # The transparent colour is told in 16 bits, the pixels have kept their upper bytes.
-        image.info["transparency"] = tuple(level >> 8 for level in transparent)
     if mode.startswith("I") or mode == "F":
         grey, alpha = _grey_of_deep(image, transparent, notes, path)
         if alpha is None:

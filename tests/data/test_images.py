@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The reading policy, row by row; every file is made here, the odd ones byte by byte."""
+"""The reading policy, row by row; `test_refused_images.py` has the rows of what is refused."""
 
 import io
-import os
 import struct
-import zlib
 
 import numpy as np
 import pytest
+from picture_files import LEVELS, LOSSLESS, PHOTO, RAMP, RNG, chunk, encoded, png, tiff16
 from PIL import Image
 
 from cyclegan_fast.data import open_picture, read_image
@@ -15,62 +14,6 @@ from cyclegan_fast.errors import BadImageError
 
 # Pillow grumbles about damaged tags before it gives up, or does not.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-
-RNG = np.random.default_rng(0)
-PHOTO = np.repeat(np.repeat(RNG.integers(0, 256, (12, 16, 3), dtype=np.uint8), 4, 0), 4, 1)
-RAMP = np.tile(np.arange(0, 65536, 257, dtype=np.uint16), (4, 1))  # all 256 levels, in 16 bits
-LEVELS = np.tile(np.arange(256, dtype=np.uint8), (4, 1))
-LOSSLESS = {"PNG": {}, "TIFF": {}, "BMP": {}, "PPM": {}, "WEBP": {"lossless": True, "exact": True}}
-
-
-def encoded(pixels, kind, **options) -> bytes:
-    file = io.BytesIO()
-    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def png(pixels: np.ndarray, colour_type: int, *extra: bytes, size=None) -> bytes:
-    """A PNG of uint8 or uint16 [H, W] or [H, W, C], as the specification says."""
-    height, width = size or pixels.shape[:2]
-    depth = 8 * pixels.dtype.itemsize
-    rows = b"".join(b"\0" + row.astype(f">u{depth // 8}").tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
-    parts = [chunk(b"IHDR", header), *extra, chunk(b"IDAT", zlib.compress(rows))]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
-
-
-def tiff16(pixels: np.ndarray) -> bytes:
-    """An uncompressed little-endian TIFF of uint16 [H, W, 3]."""
-    height, width, _ = pixels.shape
-    tags = [
-        (256, 3, 1, width),
-        (257, 3, 1, height),
-        (258, 3, 3, 8 + 2 + 9 * 12 + 4),
-        (259, 3, 1, 1),
-        (262, 3, 1, 2),
-        (273, 4, 1, 8 + 2 + 9 * 12 + 4 + 6),
-        (277, 3, 1, 3),
-        (278, 4, 1, height),
-        (279, 4, 1, pixels.nbytes),
-    ]
-    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
-    head = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags)) + entries
-    return head + struct.pack("<I", 0) + struct.pack("<HHH", 16, 16, 16) + pixels.tobytes()
-
-
-@pytest.fixture
-def put(tmp_path):
-    def put(data: bytes, name: str = "picture.png"):
-        path = tmp_path / name
-        path.write_bytes(data)
-        return path
-
-    return put
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
@@ -254,116 +197,3 @@ def test_of_several_pictures_the_first_is_taken(put):
         data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
         picture = open_picture(put(data))
         assert (picture.pixels == 10).all() and "first of several pictures" in picture.notes
-
-
-TRUNCATED = {
-    "JPEG": {},
-    "JPEG progressive": {"progressive": True},
-    "PNG": {},
-    "WEBP": {"lossless": True},
-    "WEBP lossy": {},
-    "TIFF": {},
-    "TIFF deflate": {"compression": "tiff_deflate"},
-    "BMP": {},
-    "PPM": {},
-}
-
-
-@pytest.mark.parametrize("kind", TRUNCATED)
-def test_a_file_cut_short_is_refused_at_every_point(put, kind):
-    data = encoded(PHOTO, kind.split()[0], **TRUNCATED[kind])
-    whole = read_image(put(data))
-    refused = 0
-    for cut in np.linspace(0, len(data) - 1, 20).astype(int):
-        path = put(data[:cut], "cut.img")
-        try:
-            pixels = read_image(path)
-        except BadImageError as error:
-            refused += 1
-            assert error.path == str(path) and error.reason and str(path) in str(error)
-        else:  # what was cut off held no pixel: a closing mark, a checksum
-            assert len(data) - cut <= 16 and np.array_equal(pixels, whole)
-    assert refused >= 19
-
-
-def test_damaged_bytes_give_a_picture_or_a_refusal_and_nothing_else(put):
-    for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM"):
-        data = encoded(PHOTO, kind)
-        for trial in range(60):
-            damaged = bytearray(data)
-            for place in RNG.integers(0, min(len(data), 400), 3):
-                damaged[place] = RNG.integers(0, 256)
-            try:
-                assert read_image(put(bytes(damaged))).dtype == np.uint8, trial
-            except BadImageError:
-                pass
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"hello",
-        b"<html><body>404</body></html>",
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n",
-        b"%PDF-1.4\n",
-        b"SIMPLE  =                    T" + b" " * 2850,
-        encoded(PHOTO, "GIF"),
-        encoded(PHOTO, "ICO"),
-    ],
-    ids="empty text html eps pdf fits gif ico".split(),
-)
-def test_other_formats_are_refused_whatever_their_name(put, data):
-    with pytest.raises(BadImageError, match="is no picture in a format of JPEG PNG WEBP BMP"):
-        read_image(put(data))
-
-
-def test_a_bomb_is_refused_before_it_is_decoded(put, monkeypatch):
-    def never(self):
-        raise AssertionError("decoded")
-
-    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", never)
-    # Headers of huge pictures; their bodies are next to nothing.
-    with pytest.raises(BadImageError, match="has 8200 x 8200 pixels, more than the budget"):
-        read_image(put(png(RAMP, 0, size=(8200, 8200))))
-    with pytest.raises(BadImageError, match="too many pixels"):
-        read_image(put(png(RAMP, 0, size=(60000, 60000))))
-    with pytest.raises(BadImageError, match="raise max_pixels"):
-        read_image(put(encoded(PHOTO, "PNG")), max_pixels=PHOTO.size // 3 - 1)
-    monkeypatch.undo()
-    assert read_image(put(encoded(PHOTO, "PNG")), max_pixels=PHOTO.size // 3).shape == PHOTO.shape
-
-
-def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path):
-    (tmp_path / "folder.jpg").mkdir()
-    os.mkfifo(tmp_path / "pipe.png")
-    (tmp_path / "dangling.png").symlink_to("nowhere.png")
-    (tmp_path / "loop.png").symlink_to("loop.png")
-    for name, reason in (
-        ("folder.jpg", "is not a file"),
-        ("pipe.png", "is not a file"),
-        ("dangling.png", "No such file"),
-        ("loop.png", "symbolic links"),
-        ("missing.png", "No such file"),
-    ):
-        with pytest.raises(BadImageError, match=reason) as caught:
-            read_image(tmp_path / name)
-        assert caught.value.path == str(tmp_path / name)
-
-
-def test_a_file_without_permission_is_refused(put, monkeypatch):
-    def refuse(*arguments, **options):
-        raise PermissionError(13, "Permission denied")
-
-    path = put(encoded(PHOTO, "PNG"))
-    monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(BadImageError, match="Permission denied"):
-        read_image(path)
-
-
-def test_wrong_arguments_are_named(put):
-    path = put(encoded(PHOTO, "PNG"))
-    with pytest.raises(ValueError, match="channels must be 1 or 3, got 4"):
-        read_image(path, channels=4)
-    with pytest.raises(ValueError, match="background must be three of 0..255"):
-        read_image(path, background=(0, 0, 256))

@@ -7,7 +7,7 @@ import stat
 
 import pytest
 import torch
-from conftest import TINY, generator, picture
+from small import TINY, generator, picture
 
 from cyclegan_fast.cli.failures import explain_os_error
 from cyclegan_fast.training import durable

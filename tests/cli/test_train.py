@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TINY, picture
 from PIL import Image
 from safetensors.torch import load_file
+from small import TINY, picture
 
 from cyclegan_fast.io.weights import load_generator
 

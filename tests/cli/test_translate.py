@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 import torch
-from conftest import generator, picture
 from PIL import Image
+from small import generator, picture
 
 from cyclegan_fast.io import tree
 from cyclegan_fast.io.architecture import Architecture

@@ -117,7 +117,7 @@ def train(
     return result
 
 
-def _loader(config: TrainConfig, data: Data, start: int, stop: int):
+def _loader(config: TrainConfig, data: Any, start: int, stop: int):
     from cyclegan_fast.data.loader import Loader
 
     return Loader(data, config.batch_size, start, stop_step=stop, threads=config.num_threads)

@@ -56,7 +56,7 @@ class LossScaler:
             gradients, overflow, self._scale.double().reciprocal().float()
         )
         # The fused Adam reads this attribute and then leaves weights and moments as they are.
-        optimizer.found_inf = overflow
+        optimizer.found_inf = overflow  # type: ignore[attr-defined]
         return overflow
 
     def update(self, *overflows: Tensor) -> Tensor:

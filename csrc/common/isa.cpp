@@ -3,21 +3,25 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 
 namespace cyclegan_fast {
 namespace {
 
 Isa detect() {
-#ifdef CYCLEGAN_FAST_HAS_AVX512
-  const char* wish = std::getenv("ATEN_CPU_CAPABILITY");
-  const auto wished = [wish](const char* isa) { return wish && std::strcmp(wish, isa) == 0; };
+#ifdef CYCLEGAN_FAST_HAS_AVX512_BF16
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
-  if (!avx2 || wished("default")) return Isa::kDefault;
-  return avx512 && !wished("avx2") ? Isa::kAvx512 : Isa::kAvx2;
+  const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+  Isa best = bf16 ? Isa::kAvx512Bf16 : avx512 ? Isa::kAvx512 : avx2 ? Isa::kAvx2 : Isa::kDefault;
+  if (const char* limit = std::getenv("ATEN_CPU_CAPABILITY")) {
+    for (const Isa isa : {Isa::kDefault, Isa::kAvx2, Isa::kAvx512})
+      if (std::strcmp(limit, name(isa)) == 0 && isa < best) best = isa;
+  }
+  return best;
 #else
   return Isa::kDefault;
 #endif
@@ -31,7 +35,7 @@ Isa active_isa() {
 }
 
 const char* name(Isa isa) {
-  constexpr const char* kNames[] = {"default", "avx2", "avx512"};
+  constexpr const char* kNames[] = {"default", "avx2", "avx512", "avx512_bf16"};
   return kNames[static_cast<int>(isa)];
 }
 

@@ -6,31 +6,26 @@
 
 namespace cyclegan_fast {
 
-enum class Isa { kDefault, kAvx2, kAvx512 };
+// avx512_bf16: AVX-512 with the instruction that rounds to bfloat16 (Cooper Lake, Sapphire Rapids,
+// Zen 4 and later).
+enum class Isa { kDefault, kAvx2, kAvx512, kAvx512Bf16 };
 
-// The best that the processor and the environment variable ATEN_CPU_CAPABILITY (default, avx2,
+// The best that the processor and the environment variable ATEN_CPU_CAPABILITY (default, avx2 or
 // avx512: PyTorch's own) allow; read once.
 Isa active_isa();
 const char* name(Isa isa);
 
-// What each <stem>_cpu_kernels.cpp gives: run(params, begin, end) for each stage, picked by isa.
-template <class Kernels>
-const Kernels& pick(const Kernels& by_default, [[maybe_unused]] const Kernels* avx2,
-                    [[maybe_unused]] const Kernels* avx512) {
-  const Isa isa = active_isa();
-  if (isa == Isa::kAvx512) return *avx512;
-  if (isa == Isa::kAvx2) return *avx2;
-  return by_default;
-}
-
 }  // namespace cyclegan_fast
 
-// Declares the table that each unit defines, and kernels_<stem>() which picks one.
-#if defined(CYCLEGAN_FAST_HAS_AVX512)
-#define CYCLEGAN_FAST_DECLARE_KERNELS(Kernels, stem)               \
-  extern const Kernels stem##_default, stem##_avx2, stem##_avx512; \
-  inline const Kernels& stem##_kernels() {                         \
-    return pick(stem##_default, &stem##_avx2, &stem##_avx512);     \
+// Declares the tables that the units of <stem>_cpu_kernels.cpp define, one per instruction set, and
+// <stem>_kernels(), which picks one.
+#if defined(CYCLEGAN_FAST_HAS_AVX512_BF16)
+#define CYCLEGAN_FAST_DECLARE_KERNELS(Kernels, stem)                                   \
+  extern const Kernels stem##_default, stem##_avx2, stem##_avx512, stem##_avx512_bf16; \
+  inline const Kernels& stem##_kernels() {                                             \
+    const Kernels* const tables[] = {&stem##_default, &stem##_avx2, &stem##_avx512,    \
+                                     &stem##_avx512_bf16};                             \
+    return *tables[static_cast<int>(active_isa())];                                    \
   }
 #else
 #define CYCLEGAN_FAST_DECLARE_KERNELS(Kernels, stem) \

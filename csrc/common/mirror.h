@@ -31,8 +31,13 @@ CYCLEGAN_FAST_INLINE void copy(T* to, const T* from, int64_t count) {
 template <class T>
 CYCLEGAN_FAST_INLINE void mirror_columns(T* row, int64_t w, int64_t c, int64_t pad) {
   for (int64_t k = 1; k <= pad; ++k) {
-    copy(row - k * c, row + k * c, c);
-    copy(row + (w - 1 + k) * c, row + (w - 1 - k) * c, c);
+    if (c == 1) {  // no call for one value
+      row[-k] = row[k];
+      row[w - 1 + k] = row[w - 1 - k];
+    } else {
+      copy(row - k * c, row + k * c, c);
+      copy(row + (w - 1 + k) * c, row + (w - 1 - k) * c, c);
+    }
   }
 }
 

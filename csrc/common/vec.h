@@ -145,11 +145,16 @@ CYCLEGAN_FAST_INLINE HalfWordVec narrow(FloatVec value, Half) {
 #endif
 }
 
-// float32 -> bfloat16, to nearest even; a NaN must not be rounded into an infinity.
+// float32 -> bfloat16, to nearest even; a NaN must not be rounded into an infinity. (The
+// instruction takes subnormals for zero.)
 CYCLEGAN_FAST_INLINE HalfWordVec narrow(FloatVec value, BFloat16) {
+#ifdef __AVX512BF16__
+  return bit_cast<HalfWordVec>(_mm512_cvtneps_pbh(bit_cast<__m512>(value)));
+#else
   const WordVec bits = bit_cast<WordVec>(value);
   const WordVec rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   return to_half_words(value == value ? rounded : WordVec{} + 0x7fc0u);
+#endif
 }
 
 // Loads and stores need no alignment.
@@ -202,9 +207,11 @@ CYCLEGAN_FAST_INLINE Vec<A> keep_first(Vec<A> value, int64_t count) {
 
 CYCLEGAN_FAST_INLINE float to_accumulator(float value) { return value; }
 CYCLEGAN_FAST_INLINE double to_accumulator(double value) { return value; }
-template <class T>
-CYCLEGAN_FAST_INLINE float to_accumulator(T value) {
-  return load_partial(&value, 1)[0];
+CYCLEGAN_FAST_INLINE float to_accumulator(BFloat16 value) {
+  return bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
+}
+CYCLEGAN_FAST_INLINE float to_accumulator(Half value) {
+  return widen(HalfWordVec{} + value.bits, Half{})[0];
 }
 
 template <class A, int kBytes>

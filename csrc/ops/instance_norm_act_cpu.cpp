@@ -10,20 +10,22 @@ int64_t workspace_size(const InstanceNormActSizes& sizes) {
   return instance_norm_act_cpu_workspace(sizes.n, sizes.c, sizes.h, sizes.channels_last);
 }
 
+// `work`: elements that all tasks together read.
 template <class Params>
-void run(const Params& p, InstanceNormActKernel<Params> kernel, int64_t tasks) {
-  if (p.n * p.c * p.h * p.w == 0) return;
-  parallel_for(tasks, p.n * p.c * p.h * p.w / tasks,
-               [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
+void run(const Params& p, InstanceNormActKernel<Params> kernel, int64_t tasks, int64_t work) {
+  if (tasks == 0) return;
+  parallel_for(tasks, work / tasks, [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
 }
 
 // The three stages of a channels_last image.
 template <class Params>
 void run_bands(const Params& p, InstanceNormActKernel<Params> partial,
                InstanceNormActKernel<Params> merge, InstanceNormActKernel<Params> write) {
-  run(p, partial, p.n * instance_norm_act_bands(p.h));
-  run(p, merge, p.n * ((p.c + kChannelGroup - 1) / kChannelGroup));
-  run(p, write, p.n * p.h);
+  const int64_t elements = p.n * p.c * p.h * p.w, bands = p.n * instance_norm_act_bands(p.h);
+  if (elements == 0) return;
+  run(p, partial, bands, elements);
+  run(p, merge, p.n * ((p.c + kChannelGroup - 1) / kChannelGroup), 4 * bands * p.c);
+  run(p, write, p.n * p.h, elements);
 }
 
 void instance_norm_act_fwd(const Tensor& x,                 // [N, C, H, W]
@@ -37,7 +39,8 @@ void instance_norm_act_fwd(const Tensor& x,                 // [N, C, H, W]
                            const Tensor& workspace) {  // acc
   const auto p = instance_norm_act_fwd_args(x, weight, bias, residual, act, negative_slope, pad,
                                             eps, y, mean, rstd, workspace, workspace_size);
-  if (!p.channels_last) return run(p, instance_norm_act_nchw_kernels().fwd, p.n * p.c);
+  if (!p.channels_last)
+    return run(p, instance_norm_act_nchw_kernels().fwd, p.n * p.c, p.n * p.c * p.h * p.w);
   const auto& kernels = instance_norm_act_nhwc_kernels();
   run_bands(p, kernels.statistics, kernels.merge_statistics, kernels.write);
 }
@@ -57,7 +60,8 @@ void instance_norm_act_bwd(const OptionalTensor& grad_y,     // [N, C, H + 2 pad
   const auto p = instance_norm_act_bwd_args(grad_y, grad_skip, x, weight, bias, mean, rstd, act,
                                             negative_slope, pad, grad_x, grad_residual, sums,
                                             workspace, workspace_size);
-  if (!p.channels_last) return run(p, instance_norm_act_nchw_kernels().bwd, p.n * p.c);
+  if (!p.channels_last)
+    return run(p, instance_norm_act_nchw_kernels().bwd, p.n * p.c, p.n * p.c * p.h * p.w);
   const auto& kernels = instance_norm_act_nhwc_kernels();
   run_bands(p, kernels.sums, kernels.merge_sums, kernels.write_gradient);
 }

@@ -19,16 +19,32 @@ struct Affine {
   }
 };
 
-// Adding zero turns relu's -0 into 0.
+// Which activation it is does not change within a loop, so asking costs nothing that memory does
+// not hide; a kernel per activation was no faster. relu compares: a product with zero is NaN at
+// infinity.
 template <class T>
-CYCLEGAN_FAST_INLINE Vec<T> activate(Vec<T> z, Vec<T> slope) {
-  return z > 0 ? z : z * slope + broadcast<Acc<T>>(0);
-}
+class Activation {
+ public:
+  CYCLEGAN_FAST_INLINE explicit Activation(const InstanceNormActSizes& sizes)
+      : act_(sizes.act), slope_(broadcast<Acc<T>>(static_cast<Acc<T>>(activation_slope(sizes)))) {}
 
-template <class T>
-CYCLEGAN_FAST_INLINE Vec<T> activation_gradient(Vec<T> g, Vec<T> z, Vec<T> slope) {
-  return z > 0 ? g : g * slope;
-}
+  CYCLEGAN_FAST_INLINE Vec<T> operator()(Vec<T> z) const {
+    if (act_ == 0) return z;
+    if (act_ == 1) return Vec<T>{} > z ? Vec<T>{} : z;
+    return z > 0 ? z : z * slope_;
+  }
+
+  // dz of g; as in PyTorch, the derivative at 0 is that below 0.
+  CYCLEGAN_FAST_INLINE Vec<T> gradient(Vec<T> g, Vec<T> z) const {
+    if (act_ == 0) return g;
+    if (act_ == 1) return z > 0 ? g : Vec<T>{};
+    return z > 0 ? g : g * slope_;
+  }
+
+ private:
+  int act_;
+  Vec<T> slope_;
+};
 
 // Element i of an optional per-channel array.
 template <class A>

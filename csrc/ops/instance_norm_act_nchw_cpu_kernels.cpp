@@ -20,18 +20,24 @@ CYCLEGAN_FAST_INLINE Affine<T> plane_affine(const Params& p, int64_t plane) {
           broadcast<A>(channel_value<A>(p.bias, c, 0))};
 }
 
-// Without a pad a plane is one long row, if the strided operand allows: no tails.
-template <class Params>
-CYCLEGAN_FAST_INLINE bool is_flat(const Params& p, const Strided& s) {
-  return p.pad == 0 && (!s.data || (s.w == 1 && s.h == p.w));
-}
+// A plane as rows; without a pad it is one long row, if the strided operand allows: no tails.
+struct PlaneShape {
+  int64_t height, width;
+
+  CYCLEGAN_FAST_INLINE PlaneShape(const InstanceNormActSizes& p, const Strided& operand)
+      : height(p.h), width(p.w) {
+    if (p.pad > 0 || (operand.data && (operand.w != 1 || operand.h != p.w))) return;
+    height = 1;
+    width = p.h * p.w;
+  }
+};
 
 // y = act(norm(x)) + residual; residual may be null.
 template <class T, bool kResidual>
 CYCLEGAN_FAST_INLINE void write_row(const T* x, const T* residual, T* y, int64_t count,
-                                    const Affine<T>& affine, Vec<T> slope) {
+                                    const Affine<T>& affine, const Activation<T>& act) {
   const auto value = [&](Vec<T> v, Vec<T> r) {
-    const Vec<T> a = activate<T>(affine(v - affine.mean), slope);
+    const Vec<T> a = act(affine(v - affine.mean));
     return kResidual ? a + r : a;
   };
   const auto write = [&](int64_t i) {
@@ -41,35 +47,32 @@ CYCLEGAN_FAST_INLINE void write_row(const T* x, const T* residual, T* y, int64_t
   for (; i + kLanes<T> <= count; i += kLanes<T>) write(i);
   if (i == count) return;
   if (count >= kLanes<T>) return write(count - kLanes<T>);  // some are written twice, alike
-  store_partial(y,
-                value(load_partial(x, count), kResidual ? load_partial(residual, count) : Vec<T>{}),
-                count);
+  const Vec<T> r = kResidual ? load_partial(residual, count) : Vec<T>{};
+  store_partial(y, value(load_partial(x, count), r), count);
 }
 
 template <class T>
 void forward(const InstanceNormActFwdParams& p, int64_t begin, int64_t end) {
   using A = Acc<T>;
-  const int64_t plane_size = p.h * p.w;
-  const bool flat = is_flat(p, p.residual);
-  const int64_t height = flat ? 1 : p.h, width = flat ? plane_size : p.w;
+  const Activation<T> act(p);
+  const auto [height, width] = PlaneShape(p, p.residual);
   const int64_t row_size = width + 2 * p.pad;
-  const Vec<T> slope = broadcast<A>(static_cast<A>(activation_slope(p)));
   const Scratch<T> scratch(width);
   for (int64_t plane = begin; plane < end; ++plane) {
-    const T* x = static_cast<const T*>(p.x) + plane * plane_size;
+    const T* x = static_cast<const T*>(p.x) + plane * height * width;
     T* y = static_cast<T*>(p.y) + plane * (height + 2 * p.pad) * row_size;
-    const Moments found = moments(x, plane_size);
+    const Moments found = moments(x, height * width);
     static_cast<A*>(p.mean)[plane] = static_cast<A>(found.mean);
     static_cast<A*>(p.rstd)[plane] = static_cast<A>(found.rstd(p.eps));
     const Affine<T> affine = plane_affine<T>(p, plane);
     for (int64_t h = 0; h < height; ++h) {
       T* row = y + (h + p.pad) * row_size + p.pad;
       if (p.residual.data) {
-        const T* residual =
-            strided_row<T>(p.residual, plane / p.c, plane % p.c, h, width, 1, scratch).data;
-        write_row<T, true>(x + h * width, residual, row, width, affine, slope);
+        const Row<T> residual =
+            strided_row<T>(p.residual, plane / p.c, plane % p.c, h, width, 1, scratch);
+        write_row<T, true>(x + h * width, residual.data, row, width, affine, act);
       } else {
-        write_row<T, false>(x + h * width, nullptr, row, width, affine, slope);
+        write_row<T, false>(x + h * width, nullptr, row, width, affine, act);
       }
       mirror_columns(row, width, 1, p.pad);
       mirror_rows(y, h, height, row_size, p.pad);
@@ -77,31 +80,54 @@ void forward(const InstanceNormActFwdParams& p, int64_t begin, int64_t end) {
   }
 }
 
-// Rows of g = adjoint of the pad(grad_y) + grad_skip of one plane.
+// g = adjoint of the pad(grad_y) + grad_skip of one plane, row by row.
 template <class T>
-struct GradientRows {
+struct PlaneGradient {
   const InstanceNormActBwdParams& p;
   int64_t plane, height, width;
   const T* grad_y;  // of this plane, or null
+  T* residual;      // of this plane, or null
   T* gathered;      // [width]
-  Acc<T>* sum;      // [width]
+  Acc<T>* sum;      // [height, width]
 
-  // Calls body(row), a row of T where g can be read in place, of Acc<T> where it is a sum.
+  // Calls body(row): of T where g can be read in place, of Acc<T> where it is a sum. Where
+  // grad_residual is asked for it is written first and then read: what goes to the residual and
+  // what goes through the norm start from the same rounded values.
+  template <class Body>
+  CYCLEGAN_FAST_INLINE void first_time(int64_t h, const Body& body) const {
+    with_row(h, [&](const auto* g) {
+      if (!residual) return body(g);
+      convert(residual + h * width, g, width);
+      body(static_cast<const T*>(residual + h * width));
+    });
+  }
+
+  // The same row again, without adding it up again.
+  template <class Body>
+  CYCLEGAN_FAST_INLINE void again(int64_t h, const Body& body) const {
+    if (residual) return body(static_cast<const T*>(residual + h * width));
+    if (grad_y && is_sum()) return body(static_cast<const Acc<T>*>(sum + h * width));
+    with_row(h, body);
+  }
+
+ private:
+  CYCLEGAN_FAST_INLINE bool is_sum() const { return p.grad_skip.data || p.pad > 0; }
+
   template <class Body>
   CYCLEGAN_FAST_INLINE void with_row(int64_t h, const Body& body) const {
     const T* skip = nullptr;
     if (p.grad_skip.data)
       skip = strided_row<T>(p.grad_skip, plane / p.c, plane % p.c, h, width, 1, gathered).data;
     if (!grad_y) return body(skip);
-    if (!skip && p.pad == 0) return body(grad_y + h * width);
-    fold_row(grad_y, skip, h, height, width, p.pad, sum);
-    body(static_cast<const Acc<T>*>(sum));
+    if (!is_sum()) return body(grad_y + h * width);
+    Acc<T>* row = sum + h * width;
+    fold_row(grad_y, skip, h, height, width, p.pad, row);
+    body(static_cast<const Acc<T>*>(row));
   }
 };
 
-// Sums of dz and of dz * (x - mean) over a plane. Lanes are summed in the element type's
-// accumulator and moved to float64 every few thousand values, so that the sums of a large plane
-// stay exact.
+// Sums of dz and of dz * (x - mean) over a plane. Lanes are summed in the accumulator's type and
+// moved to float64 every few thousand values, so that the sums of a large plane stay exact.
 template <class T>
 class PlaneSums {
  public:
@@ -109,11 +135,11 @@ class PlaneSums {
 
   template <class G>
   CYCLEGAN_FAST_INLINE void add_row(const T* x, const G* g, int64_t count, const Affine<T>& affine,
-                                    Vec<T> slope) {
+                                    const Activation<T>& act) {
     constexpr int64_t kStep = kLanes<T>;
     const auto add = [&](Vec<T> value, Vec<T> gradient, int k) {
       const Vec<T> deviation = value - affine.mean;
-      const Vec<T> step = activation_gradient<T>(gradient, affine(deviation), slope);
+      const Vec<T> step = act.gradient(gradient, affine(deviation));
       dz_lanes_[k] += step;
       product_lanes_[k] += step * deviation;
     };
@@ -150,11 +176,11 @@ class PlaneSums {
 // grad_x = scale * (dz - dz_mean - (x - mean) * product_mean).
 template <class T, class G>
 CYCLEGAN_FAST_INLINE void write_gradient_row(const T* x, const G* g, T* grad_x, int64_t count,
-                                             const Affine<T>& affine, Vec<T> slope, Vec<T> dz_mean,
-                                             Vec<T> product_mean) {
+                                             const Affine<T>& affine, const Activation<T>& act,
+                                             Vec<T> dz_mean, Vec<T> product_mean) {
   const auto value = [&](Vec<T> v, Vec<T> gradient) {
     const Vec<T> deviation = v - affine.mean;
-    const Vec<T> dz = activation_gradient<T>(gradient, affine(deviation), slope);
+    const Vec<T> dz = act.gradient(gradient, affine(deviation));
     return affine.scale * (dz - dz_mean - deviation * product_mean);
   };
   const auto write = [&](int64_t i) { store(grad_x + i, value(load(x + i), load(g + i))); };
@@ -168,30 +194,32 @@ CYCLEGAN_FAST_INLINE void write_gradient_row(const T* x, const G* g, T* grad_x, 
 template <class T>
 void backward(const InstanceNormActBwdParams& p, int64_t begin, int64_t end) {
   using A = Acc<T>;
-  const int64_t plane_size = p.h * p.w;
-  const bool flat = is_flat(p, p.grad_skip);
-  const int64_t height = flat ? 1 : p.h, width = flat ? plane_size : p.w;
+  const Activation<T> act(p);
+  const auto [height, width] = PlaneShape(p, p.grad_skip);
+  const int64_t plane_size = height * width;
   const int64_t padded_size = (height + 2 * p.pad) * (width + 2 * p.pad);
-  const Vec<T> slope = broadcast<A>(static_cast<A>(activation_slope(p)));
   const Scratch<T> gathered(width);
-  const Scratch<A> sum(width);
+  const Scratch<A> sum(plane_size);
   for (int64_t plane = begin; plane < end; ++plane) {
-    const T* x = static_cast<const T*>(p.x) + plane * plane_size;
-    const T* grad_y = p.grad_y ? static_cast<const T*>(p.grad_y) + plane * padded_size : nullptr;
-    T* grad_x = static_cast<T*>(p.grad_x) + plane * plane_size;
-    T* grad_residual =
-        p.grad_residual ? static_cast<T*>(p.grad_residual) + plane * plane_size : nullptr;
-    const GradientRows<T> rows = {p, plane, height, width, grad_y, gathered, sum};
+    const auto of_plane = [plane](auto* tensor, int64_t size) {
+      return tensor ? tensor + plane * size : nullptr;
+    };
+    const T* x = of_plane(static_cast<const T*>(p.x), plane_size);
+    T* grad_x = of_plane(static_cast<T*>(p.grad_x), plane_size);
+    const PlaneGradient<T> gradient = {p,
+                                       plane,
+                                       height,
+                                       width,
+                                       of_plane(static_cast<const T*>(p.grad_y), padded_size),
+                                       of_plane(static_cast<T*>(p.grad_residual), plane_size),
+                                       gathered,
+                                       sum};
     const Affine<T> affine = plane_affine<T>(p, plane);
 
     PlaneSums<T> sums;
     for (int64_t h = 0; h < height; ++h) {
-      rows.with_row(h, [&](const auto* g) {
-        if (!grad_residual) return sums.add_row(x + h * width, g, width, affine, slope);
-        // What was written is what goes on: both gradients start from the same rounded values.
-        convert(grad_residual + h * width, g, width);
-        sums.add_row(x + h * width, grad_residual + h * width, width, affine, slope);
-      });
+      gradient.first_time(
+          h, [&](const auto* g) { sums.add_row(x + h * width, g, width, affine, act); });
     }
     sums.flush();
     const double rstd = static_cast<double>(static_cast<const A*>(p.rstd)[plane]);
@@ -201,16 +229,11 @@ void backward(const InstanceNormActBwdParams& p, int64_t begin, int64_t end) {
 
     const Vec<T> dz_mean = broadcast<A>(static_cast<A>(sums.dz / pixels));
     const Vec<T> product_mean = broadcast<A>(static_cast<A>(sums.product * rstd * rstd / pixels));
-    const auto write = [&](int64_t h, const auto* g) {
-      write_gradient_row(x + h * width, g, grad_x + h * width, width, affine, slope, dz_mean,
-                         product_mean);
-    };
     for (int64_t h = height - 1; h >= 0; --h) {  // backwards: the last rows are in the cache still
-      if (grad_residual) {
-        write(h, static_cast<const T*>(grad_residual + h * width));
-      } else {
-        rows.with_row(h, [&](const auto* g) { write(h, g); });
-      }
+      gradient.again(h, [&](const auto* g) {
+        write_gradient_row(x + h * width, g, grad_x + h * width, width, affine, act, dz_mean,
+                           product_mean);
+      });
     }
   }
 }

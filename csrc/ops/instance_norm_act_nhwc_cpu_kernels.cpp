@@ -49,7 +49,8 @@ void band_statistics(const InstanceNormActFwdParams& p, int64_t task) {
   using A = Acc<T>;
   const Band band(p, task);
   const int64_t pixels = (band.end - band.begin) * p.w, first = (pixels + 7) / 8;
-  const T* x = static_cast<const T*>(p.x) + (band.n * p.h + band.begin) * p.w * p.c;
+  const T* image = static_cast<const T*>(p.x) + band.n * p.h * p.w * p.c;
+  const T* x = image + band.begin * p.w * p.c;
   A* mean = partial<T>(p, task);
   A* squares = mean + p.c;
   for_channels<T>(p.c, [&](auto block) {
@@ -76,7 +77,7 @@ void band_statistics(const InstanceNormActFwdParams& p, int64_t task) {
     }
     for (int k = 0; k < kVectors; ++k) {
       const Vec<T> shift = total[k] / static_cast<A>(pixels);
-      block.store(mean, k, around[k] + shift);
+      block.store(mean, k, around[k] - block.load(image, k) + shift);
       block.store(squares, k, total_squares[k] - total[k] * shift);
     }
   });
@@ -96,6 +97,7 @@ void merge_bands(const InstanceNormActFwdParams& p, int64_t task) {
     }
   };
   const double pixels = static_cast<double>(p.h * p.w);
+  const T* origin = static_cast<const T*>(p.x) + group.n * p.h * p.w * p.c + group.begin;
   for_bands([&](double count, const A* means, const A*) {
     for (int64_t i = 0; i < group.size; ++i) mean[i] += means[i] * (count / pixels);
   });
@@ -106,7 +108,7 @@ void merge_bands(const InstanceNormActFwdParams& p, int64_t task) {
     }
   });
   for (int64_t i = 0; i < group.size; ++i) {
-    const Moments all = {pixels, mean[i], squares[i]};
+    const Moments all = {pixels, to_accumulator(origin[i]) + mean[i], squares[i]};
     const int64_t plane = group.n * p.c + group.begin + i;
     static_cast<A*>(p.mean)[plane] = static_cast<A>(all.mean);
     static_cast<A*>(p.rstd)[plane] = static_cast<A>(all.rstd(p.eps));
@@ -116,14 +118,14 @@ void merge_bands(const InstanceNormActFwdParams& p, int64_t task) {
 template <class T, bool kResidual>
 CYCLEGAN_FAST_INLINE void write_pixels(const InstanceNormActFwdParams& p, int64_t n, const T* x,
                                        Row<T> residual, T* y) {
-  const Vec<T> slope = broadcast<Acc<T>>(static_cast<Acc<T>>(activation_slope(p)));
+  const Activation<T> act(p);
   for_channels<T>(p.c, [&](auto block) {
     constexpr int kVectors = block.kVectors;
     Affine<T> affine[kVectors];
     for (int k = 0; k < kVectors; ++k) affine[k] = channel_affine<T>(p, n, block, k);
     for (int64_t w = 0; w < p.w; ++w) {
       for (int k = 0; k < kVectors; ++k) {
-        Vec<T> value = activate<T>(affine[k](block.load(x + w * p.c, k) - affine[k].mean), slope);
+        Vec<T> value = act(affine[k](block.load(x + w * p.c, k) - affine[k].mean));
         if (kResidual) value += block.load(residual.data + w * residual.pixel, k);
         block.store(y + w * p.c, k, value);
       }
@@ -149,11 +151,11 @@ void write_row(const InstanceNormActFwdParams& p, int64_t task, T* scratch) {
 // Leaves the sums of dz and of dz * (x - mean) over the band.
 template <class T>
 void band_sums(const InstanceNormActBwdParams& p, int64_t task, const GradientScratch<T>& scratch) {
+  const Activation<T> act(p);
   const Band band(p, task);
   Acc<T>* dz_sum = partial<T>(p, task);
   Acc<T>* product_sum = dz_sum + p.c;
   for (int64_t c = 0; c < p.c; ++c) dz_sum[c] = product_sum[c] = 0;
-  const Vec<T> slope = broadcast<Acc<T>>(static_cast<Acc<T>>(activation_slope(p)));
   for (int64_t h = band.begin; h < band.end; ++h) {
     const T* x = static_cast<const T*>(p.x) + (band.n * p.h + h) * p.w * p.c;
     with_gradient(p, band.n, h, scratch, [&](int64_t begin, int64_t end, auto g) {
@@ -166,7 +168,7 @@ void band_sums(const InstanceNormActBwdParams& p, int64_t task, const GradientSc
           for (int k = 0; k < kVectors; ++k) {
             const Vec<T> deviation = block.load(x + w * p.c, k) - affine[k].mean;
             const Vec<T> gradient = block.load(g.data + (w - begin) * g.pixel, k);
-            const Vec<T> dz = activation_gradient<T>(gradient, affine[k](deviation), slope);
+            const Vec<T> dz = act.gradient(gradient, affine[k](deviation));
             sum[k] += dz;
             products[k] += dz * deviation;
           }
@@ -205,13 +207,13 @@ void merge_band_sums(const InstanceNormActBwdParams& p, int64_t task) {
 template <class T>
 void write_gradient_row(const InstanceNormActBwdParams& p, int64_t task,
                         const GradientScratch<T>& scratch) {
+  const Activation<T> act(p);
   using A = Acc<T>;
   const int64_t n = task / p.h, h = task % p.h;
   const T* x = static_cast<const T*>(p.x) + task * p.w * p.c;
   T* grad_x = static_cast<T*>(p.grad_x) + task * p.w * p.c;
   const A* sums = static_cast<const A*>(p.sums) + n * p.c;
   const A* rstd = static_cast<const A*>(p.rstd) + n * p.c;
-  const Vec<T> slope = broadcast<A>(static_cast<A>(activation_slope(p)));
   const A per_pixel = static_cast<A>(1 / static_cast<double>(p.h * p.w));
   const auto write = [&](int64_t begin, int64_t end, auto g) {
     for_channels<T>(p.c, [&](auto block) {
@@ -227,7 +229,7 @@ void write_gradient_row(const InstanceNormActBwdParams& p, int64_t task,
         for (int k = 0; k < kVectors; ++k) {
           const Vec<T> deviation = block.load(x + w * p.c, k) - affine[k].mean;
           const Vec<T> gradient = block.load(g.data + (w - begin) * g.pixel, k);
-          const Vec<T> dz = activation_gradient<T>(gradient, affine[k](deviation), slope);
+          const Vec<T> dz = act.gradient(gradient, affine[k](deviation));
           block.store(grad_x + w * p.c, k,
                       affine[k].scale * (dz - dz_mean[k] - deviation * product_mean[k]));
         }

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -12,11 +13,11 @@ from torch import nn
 from cyclegan_fast._version import __version__
 from cyclegan_fast.fusion import calls
 from cyclegan_fast.fusion.dead_bias import DEAD_BIAS_GRADS, with_zero_gradients
-from cyclegan_fast.fusion.guard import bind
+from cyclegan_fast.fusion.guard import bind, make_guards
 from cyclegan_fast.fusion.lower import make_plan
 from cyclegan_fast.fusion.modules import InstanceForward, installed, plain_forward
 from cyclegan_fast.fusion.purity import Untraceable
-from cyclegan_fast.fusion.steps import Plan
+from cyclegan_fast.fusion.steps import Guard, Plan
 from cyclegan_fast.fusion.survey import survey
 from cyclegan_fast.fusion.walk import walk
 
@@ -109,6 +110,14 @@ def plan_of(net: nn.Module, memory_format: str = "channels_last") -> Plan:
     return make_plan(net, *calls.usual_form(plain_forward(net)), memory_format)
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why there is no plan for a form of call, and for how long that holds."""
+
+    reason: str
+    guards: tuple[Guard, ...]
+
+
 class PlannedForward(InstanceForward):
     """Owns an instance's forward, which walks plans, one for each form of call.
 
@@ -126,7 +135,7 @@ class PlannedForward(InstanceForward):
         self.memory_format = memory_format
         self.dead_bias_grad = dead_bias_grad
         self.plain_calls: dict[str, int] = {}
-        self._plans: dict[Any, Plan | str] = {}
+        self._plans: dict[Any, Plan | Refusal] = {}
         self._renewals = 0
         self._removed = False
         self._names = calls.names(plain_forward(net))
@@ -189,12 +198,9 @@ class PlannedForward(InstanceForward):
         if key is None:
             return "an argument is neither a tensor nor a plain value", {}
         plan = self._plans.get(key)
-        if isinstance(plan, Plan):
-            modules = bind(self.net, plan.guards)
-            if modules is not None:
-                return plan, modules
-        elif plan is not None:
-            return plan, {}
+        modules = None if plan is None else bind(self.net, plan.guards)
+        if plan is not None and modules is not None:
+            return plan.reason if isinstance(plan, Refusal) else plan, modules
         if torch.compiler.is_compiling():
             return "a new form of call, or a changed network, met torch.compile first", {}
         plan = self._new_plan(key, args, kwargs)
@@ -210,11 +216,12 @@ class PlannedForward(InstanceForward):
             return f"the network changed more than {MOST_RENEWALS} times"
         if len(self._plans) >= MOST_PLANS:
             return f"it is called in more than {MOST_PLANS} forms"
-        plan: Plan | str
         try:
             plan = make_plan(self.net, *calls.form(args, kwargs), self.memory_format)
-        except Untraceable as reason:
-            plan = f"its forward cannot be traced: {reason}"
+        except Untraceable as found:
+            reason = f"its forward cannot be traced: {found}"
+            self._plans[key] = Refusal(reason, make_guards(self.net, set()))
+            return reason
         self._plans[key] = plan
         return plan
 

@@ -126,37 +126,46 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _read_names(module: nn.Module) -> tuple[str, ...]:
-    """Names of the instance's plain attributes that its class's code may read.
+    """Names of the instance's plain attributes that its forward may read.
 
-    An attribute that no code of the class names (a step counter set by a training script, say)
-    cannot change what forward does, and watching it would make the plan anew at every step.
+    An attribute that no code within forward's reach names (a step counter of a training script,
+    say) cannot change what it does, and watching it would make the plan anew at every step.
     """
-    own = [name for name in module.__dict__ if name not in _MODULE_STATE and name != "forward"]
-    own = [name for name in own if not isinstance(module.__dict__[name], torch.Tensor)]
-    named: set[str] = set()
-    seen: set[int] = set()
-    functions: list[types.FunctionType] = []
+    own = [
+        name
+        for name, value in module.__dict__.items()
+        if name not in _MODULE_STATE
+        and not isinstance(value, torch.Tensor)  # read live, by its path
+        and not name.startswith("_replicate")
+        and name != "forward"
+    ]
+    classes = [cls for cls in type(module).__mro__ if not _is_torchs(cls.__module__)]
+    found = [value for cls in classes for value in [vars(cls).get("forward")]]
     if "forward" in module.__dict__:
-        functions.extend(_functions(plain_forward(module)))
-    for cls in type(module).__mro__:
-        if cls is not nn.Module and not cls.__module__.startswith("torch."):
-            for value in vars(cls).values():
-                functions.extend(_functions(value))
+        found.append(plain_forward(module))
+    named: set[str] = set()
+    seen: set[types.FunctionType] = set()
+    functions = [function for value in found for function in _functions(value)]
     while functions:
         function = functions.pop()
-        if id(function) in seen or (function.__module__ or "").startswith("torch."):
+        if function in seen or _is_torchs(function.__module__ or ""):
             continue
-        seen.add(id(function))
+        seen.add(function)
         names = set(_code_names(function.__code__))
         named |= names
-        for name in names:  # helpers of the file in which the class is written, or imported there
-            value = function.__globals__.get(name)
-            homes = [value] if isinstance(value, types.ModuleType) else []
-            functions.extend(_functions(value))
-            functions.extend(f for home in homes for n in names for f in _named(home, n))
-    if named & _REFLECTION:
-        return tuple(own)
-    return tuple(name for name in own if name in named)
+        homes = [vars(cls) for cls in classes] + [function.__globals__]
+        homes += [
+            vars(value)
+            for value in map(function.__globals__.get, names)
+            if isinstance(value, types.ModuleType) and not _is_torchs(value.__name__)
+        ]
+        functions += [f for home in homes for name in names for f in _functions(home.get(name))]
+    dynamic = any("__getattr__" in vars(cls) for cls in classes)
+    return tuple(own) if dynamic or named & _REFLECTION else tuple(n for n in own if n in named)
+
+
+def _is_torchs(home: str) -> bool:
+    return home == "torch" or home.startswith("torch.") or home == "builtins"
 
 
 def _functions(value: Any) -> list[types.FunctionType]:
@@ -167,10 +176,6 @@ def _functions(value: Any) -> list[types.FunctionType]:
     else:
         parts = [getattr(value, "__wrapped__", None), value]
     return [part for part in parts if isinstance(part, types.FunctionType)]
-
-
-def _named(home: types.ModuleType, name: str) -> list[types.FunctionType]:
-    return [] if home.__name__.startswith("torch") else _functions(vars(home).get(name))
 
 
 def _code_names(code: types.CodeType) -> Iterator[str]:

@@ -6,15 +6,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import torch
 from torch import nn
 from torch.fx import Node
 
 from cyclegan_fast.fusion import recognise
-from cyclegan_fast.fusion.alias import TRUSTED, Aliases
+from cyclegan_fast.fusion.alias import Aliases
 from cyclegan_fast.fusion.guard import make_guards
+from cyclegan_fast.fusion.layout import why_preserve
 from cyclegan_fast.fusion.match import Group, Matches, match
 from cyclegan_fast.fusion.modules import is_reparametrised, special
+from cyclegan_fast.fusion.recognise import label
 from cyclegan_fast.fusion.steps import (
     ConvStep,
     FunctionStep,
@@ -31,8 +32,6 @@ from cyclegan_fast.fusion.trace import Traced, trace
 
 _KINDS = {"call_function": "function", "call_method": "method", "get_attr": "attribute"}
 _NAMING = ("call_module", "get_attr")
-# They ask for strides, or for a contiguous tensor.
-_STRIDE_BOUND = frozenset(("view", "view_as", "as_strided", "stride", "is_contiguous", "data_ptr"))
 
 
 def make_plan(
@@ -88,7 +87,11 @@ class _Lowering:
         # A convolution may be used twice, once with its bias.
         read = {f"{s.module}.bias" for s in self._steps if isinstance(s, ConvStep) and s.use_bias}
         read |= {str(node.target) for node in self._traced.graph.nodes if node.op == "get_attr"}
-        reason = "" if memory_format == "preserve" else self._why_preserve()
+        reason = (
+            ""
+            if memory_format == "preserve"
+            else why_preserve(self._net, self._traced, self._aliases)
+        )
         return Plan(
             inputs=tuple(inputs),
             steps=_with_frees(self._steps, inputs, output),
@@ -106,9 +109,9 @@ class _Lowering:
         norm = group.norm
         read = [norm.x] if group.residual is None else [norm.x, group.residual]
         inputs = tuple(self._registers[node] for node in read)
-        members = [self._label(node) for node in group.nodes]
+        members = [label(self._net, node) for node in group.nodes]
         if group.pad_node is not None:
-            members.append(self._label(group.pad_node))
+            members.append(label(self._net, group.pad_node))
         output = self._new()
         self._steps.append(
             NormStep(
@@ -139,7 +142,7 @@ class _Lowering:
         pad = self._found.pads.get(node)
         if pad is not None:
             inputs = (self._registers[pad.x],)
-            members = (self._label(node),)
+            members = (label(self._net, node),)
             step = PadStep(inputs=inputs, output=self._register(node), pad=pad.pad, members=members)
             self._steps.append(step)
         elif recognise.convolution(self._net, node) is not None:
@@ -184,7 +187,7 @@ class _Lowering:
             reason = self._traced.opaque.get(path) or special(module)
             if is_reparametrised(module):
                 reason = "a hook computes its weight"
-            self._ordinary.append((self._label(node), reason))
+            self._ordinary.append((label(self._net, node), reason))
         args, kwargs = self._arguments(node)
         self._steps.append(
             ModuleStep(
@@ -199,7 +202,7 @@ class _Lowering:
 
     def _function(self, node: Node) -> None:
         if not self._note_unfused(node) and node.op != "get_attr":
-            self._ordinary.append((self._label(node), ""))
+            self._ordinary.append((label(self._net, node), ""))
         args, kwargs = self._arguments(node)
         self._steps.append(
             FunctionStep(
@@ -224,7 +227,7 @@ class _Lowering:
     def _note_unfused(self, node: Node) -> str:
         reason = self._found.ordinary.get(node, "")
         if reason:
-            self._unfused.append((self._label(node), reason))
+            self._unfused.append((label(self._net, node), reason))
         return reason
 
     def _affine_only(self) -> set[Node]:
@@ -232,33 +235,6 @@ class _Lowering:
         nodes = [node for node in self._traced.graph.nodes if node.op == "get_attr"]
         firsts = {group.nodes[0] for group in self._found.groups.values()}
         return {node for node in nodes if node.users and set(node.users) <= firsts}
-
-    def _why_preserve(self) -> str:
-        """Say why the inputs' layout must be left alone, or "" where it need not."""
-        if not any(isinstance(step, ConvStep) for step in self._steps):
-            return "there is no convolution that would gain"
-        if self._aliases.written_inputs():
-            return "the network writes to its own input"
-        for node in self._traced.graph.nodes:
-            target = node.target
-            if node.op == "call_module":
-                module = recognise.layer(self._net, node)
-                foreign = special(module) and not is_reparametrised(module)
-                if str(target) in self._traced.opaque or foreign:
-                    return f"{self._label(node)} may depend on strides"
-            elif node.op == "call_method" and target in _STRIDE_BOUND:
-                return f"forward calls .{target}(), which depends on strides"
-            elif node.op == "call_function":
-                home = (getattr(target, "__module__", None) or "").partition(".")[0]
-                if home not in TRUSTED or target is torch.as_strided:
-                    return f"{self._label(node)} may depend on strides"
-        return ""
-
-    def _label(self, node: Node) -> str:
-        if node.op == "call_module":
-            return f"{node.target} {type(recognise.layer(self._net, node)).__name__}"
-        name = getattr(node.target, "__name__", str(node.target))
-        return f"{name}()"
 
     def _new(self) -> int:
         self._count += 1

@@ -65,6 +65,14 @@ def layer(net: nn.Module, node: Node) -> nn.Module | None:
     return child(net, str(node.target)) if node.op == "call_module" else None
 
 
+def label(net: nn.Module, node: Node) -> str:
+    """Return what people call a node: a module's path and class, or a function's name."""
+    module = layer(net, node)
+    if module is not None:
+        return f"{node.target} {type(module).__name__}".strip()
+    return f"{getattr(node.target, '__name__', node.target)}()"
+
+
 def is_plainly(module: nn.Module | None, cls: type[nn.Module]) -> bool:
     """Whether a call of the module runs the forward of ``cls`` and nothing else."""
     return (
@@ -108,12 +116,14 @@ def _norm_function(node: Node) -> Norm | None:
     if call["running_mean"] is not None or call["running_var"] is not None:
         return Norm(x, reason="it tracks running statistics")
     affine = (call["weight"], call["bias"])
-    if call["use_input_stats"] is not True or not isinstance(call["eps"], float):
+    if call["use_input_stats"] is not True:
         return Norm(x, reason="it is not certain to use the statistics of its input")
+    if not isinstance(call["eps"], int | float):
+        return Norm(x, reason="its eps is computed")
     if any(p is not None and getattr(p, "op", "") != "get_attr" for p in affine):
         return Norm(x, reason="its weight or bias is computed")
     weight, bias = (None if p is None else str(p.target) for p in affine)
-    return Norm(x, weight, bias, call["eps"])
+    return Norm(x, weight, bias, float(call["eps"]))
 
 
 def activation(net: nn.Module, node: Node) -> Activation | None:

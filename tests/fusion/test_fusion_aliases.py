@@ -20,6 +20,26 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fusion_compare import assert_equal_to_plain, planned, run  # noqa: E402
 
 
+@torch.fx.wrap
+def doubles(y):
+    """Somebody's function, which fusion knows nothing of and cannot look into."""
+    return y.mul_(2)
+
+
+class Doubles(nn.Module):
+    """Writes to its input, and cannot be looked into."""
+
+    def forward(self, y):
+        return y.mul_(2 if y.sum() < 1e9 else 3)
+
+
+class ScaledConv(nn.Conv2d):
+    """Inherits forward, and changes what it calls."""
+
+    def _conv_forward(self, x, weight, bias):
+        return super()._conv_forward(x, weight * weight.abs(), bias)
+
+
 class Net(nn.Module):
     """Two convolutions and norms, and a forward given as a function of them."""
 
@@ -35,6 +55,13 @@ class Net(nn.Module):
         self.pad = nn.ReflectionPad2d(1)
         self.identity = nn.Identity()
         self.drop = nn.Dropout(0.5)
+        self.doubles = Doubles()
+        self.wrapped = nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular")
+        self.same = nn.Conv2d(4, 6, (3, 5), padding="same", dilation=2, groups=2)
+        self.up = nn.ConvTranspose2d(
+            6, 4, 3, (2, 1), 1, (1, 0), 2, dilation=2, padding_mode="zeros"
+        )
+        self.scaled = ScaledConv(4, 4, 3)
         nn.init.normal_(self.norm1.weight)
         nn.init.normal_(self.norm1.bias)
         self.body = body
@@ -205,6 +232,71 @@ def slope_and_eps(m, x):
     return F.leaky_relu(F.instance_norm(y, eps=0.1), negative_slope=0.5, inplace=True)
 
 
+def iadd_to_the_sum_after_the_pad(m, x):
+    y = m.conv1(x)
+    s = m.norm1(y)
+    p = m.pad(s)
+    s += y
+    return F.avg_pool2d(p, 3, 1) + s
+
+
+def write_to_the_norms_input(m, x):
+    y = m.conv1(x)
+    n = m.norm1(y)
+    y = F.relu(y, True)
+    return m.conv2(m.relu(n)) + y
+
+
+def write_to_a_view_of_the_norms_input(m, x):
+    y = m.conv1(x)
+    n = m.norm1(y)
+    y.transpose(-1, -2).mul_(2)
+    return m.conv2(m.relu(n)) + y
+
+
+def unknown_function_writes_to_the_norms_input(m, x):
+    y = m.conv1(x)
+    n = m.norm1(y)
+    doubles(y)
+    return m.conv2(m.relu(n)) + y
+
+
+def unknown_module_writes_to_the_norms_input(m, x):
+    y = m.conv1(x)
+    n = m.norm1(y)
+    m.doubles(y)
+    return m.conv2(m.relu(n)) + y
+
+
+def write_by_index_to_the_norms_input(m, x):
+    y = m.conv1(x)
+    n = m.norm1(y)
+    y[..., :1] = 4.0
+    return m.conv2(m.relu(n)) + y
+
+
+def every_kind_of_convolution(m, x):
+    y = m.relu_(m.norm1(m.wrapped(m.norm1(m.conv1(x)))))
+    y = m.norm1(m.up(F.instance_norm(m.same(y))))
+    return m.norm2(m.scaled(y))
+
+
+def sums_with_a_factor(m, x):
+    y = m.conv1(x)
+    z = torch.add(m.norm1(y), y, alpha=3)
+    return m.norm2(m.conv2(z)).add(y, alpha=2)
+
+
+def pad_of_nothing_is_a_copy(m, x):
+    s = m.relu(m.norm1(m.conv1(x)))
+    return F.pad(s, (0, 0, 0, 0), mode="reflect").mul_(2) + s
+
+
+def eps_from_the_size(m, x):
+    y = F.instance_norm(m.conv1(x), eps=x.size(-1) * 1e-2)
+    return F.instance_norm(m.conv2(y), eps=1)
+
+
 CASES = [
     value
     for value in list(globals().values())
@@ -213,7 +305,17 @@ CASES = [
 
 
 # PyTorch itself refuses their backward: what was saved for it is written to.
-FORWARD_ONLY = (write_to_the_sum_after_the_pad, write_through_an_identity, iadd_to_the_skip)
+FORWARD_ONLY = (
+    write_to_the_sum_after_the_pad,
+    iadd_to_the_sum_after_the_pad,
+    write_through_an_identity,
+    iadd_to_the_skip,
+    write_to_the_norms_input,
+    write_to_a_view_of_the_norms_input,
+    unknown_function_writes_to_the_norms_input,
+    unknown_module_writes_to_the_norms_input,
+    write_by_index_to_the_norms_input,
+)
 
 
 @pytest.mark.parametrize("body", CASES, ids=lambda body: body.__name__)
@@ -303,3 +405,49 @@ def test_the_interior_is_a_view_and_its_gradient_one_pad():
     assert not any(isinstance(step, InteriorStep) for step in plan.steps)
     plan = plan_of(Net(two_pads_of_one_value))
     assert sum(isinstance(step, InteriorStep) for step in plan.steps) == 1
+
+
+def test_one_tensor_given_twice():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.InstanceNorm2d(3)
+
+        def forward(self, a, b):
+            n = self.norm(a)
+            b.mul_(3).add_(1).pow_(3)
+            return F.relu(n)
+
+    x = torch.randn(1, 3, 5, 5, dtype=torch.float64)
+    net = accelerate(Two())
+    with torch.no_grad():
+        expected = Two()(x.clone(), x.clone())
+        same = x.clone()
+        torch.testing.assert_close(net(same, same), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("shape", ["same", "broadcast"])
+def test_a_sum_of_two_dtypes_has_pytorchs_dtype(in_place, shape):
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+            self.norm = nn.InstanceNorm2d(3)
+
+        def forward(self, x, skip):
+            y = self.norm(self.conv(x))
+            if in_place:
+                y += skip
+                return y
+            return skip + y
+
+    x = torch.randn(1, 3, 8, 8)
+    skip = x if shape == "same" else x.mean((2, 3), keepdim=True)
+    net = Mixed()
+    fast = accelerate(copy.deepcopy(net))
+    assert len(planned(fast)[""].plans[0].fused[0].inputs) == 2
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, ours = net(x, skip), fast(x, skip)
+    assert ours.dtype == expected.dtype == (torch.bfloat16 if in_place else torch.float32)
+    torch.testing.assert_close(ours, expected, rtol=0.02, atol=0.02)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cyclegan_fast import backend, models
+from cyclegan_fast import accelerate, backend, models
 from cyclegan_fast.fusion.modules import installed
+from cyclegan_fast.ops import instance_norm_act
 
 sys.path.insert(0, str(Path(__file__).parent))
 from foreign_networks import every_foreign_network  # noqa: E402
@@ -68,6 +69,21 @@ def test_results_come_back_in_the_layout_of_the_input():
     with backend.use_backend("native"):
         y = fast(x.double().contiguous(memory_format=torch.channels_last))
         assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("name", "converted"), [("native", True), ("reference", False)])
+def test_layout_is_converted_only_where_the_norm_keeps_it(monkeypatch, name, converted):
+    seen = []
+
+    def spy(x, *args, **kwargs):
+        seen.append(x.is_contiguous(memory_format=torch.channels_last))
+        return instance_norm_act(x, *args, **kwargs)
+
+    monkeypatch.setattr("cyclegan_fast.fusion.walk.instance_norm_act", spy)
+    net, x = own("patch", "instance")
+    with backend.use_backend(name):
+        accelerate(net)(x)
+    assert seen == [converted] * 3
 
 
 @pytest.mark.parametrize("name", FOREIGN)

@@ -223,7 +223,7 @@ def test_what_does_not_matter_renews_nothing():
 
 
 class Flagged(nn.Module):
-    """Reads a flag, a number, its training mode, and a list through a helper."""
+    """Reads a flag, a number, its training mode, a set, a list through a helper; not its steps."""
 
     def __init__(self):
         super().__init__()
@@ -232,10 +232,15 @@ class Flagged(nn.Module):
         self.use_norm = True
         self.factor = 2.0
         self.shifts = [1, 2]
+        self.marks = {"a"}
+        self.step = 0
 
     @property
     def gain(self):
         return self.factor
+
+    def at_the_end(self):
+        return self.step
 
     def forward(self, x):
         y = self.conv(x)
@@ -243,6 +248,8 @@ class Flagged(nn.Module):
             y = F.relu(self.norm(y))
         if self.training:
             y = y * 3
+        if "b" in self.marks:
+            y = y - 1
         return shifted(self, y) * self.gain
 
 
@@ -266,7 +273,11 @@ def test_flags_numbers_and_training_mode_count():
     both(lambda m: m.shifts.append(4))
     both(lambda m: setattr(m, "use_norm", False))
     both(lambda m: setattr(m, "use_norm", True))
-    assert plans_renewed(fast) == 6
+    both(lambda m: m.marks.add("b"))
+    assert plans_renewed(fast) == 7
+    for step in range(3):
+        both(lambda m, step=step: setattr(m, "step", step))
+    assert plans_renewed(fast) == 7
 
 
 def test_a_network_that_always_changes_runs_plainly_in_the_end_and_says_so():
@@ -290,6 +301,8 @@ def test_plain_arguments_are_part_of_the_call():
         def forward(self, x, times=1, names=("a",), extra=None, *, relu=True):
             for _ in range(times):
                 x = self.norm(x)
+            if times is True:
+                x = x * 7
             if extra is not None:
                 x = x + extra
             return {name: F.relu(x) if relu else x for name in names}
@@ -300,6 +313,7 @@ def test_plain_arguments_are_part_of_the_call():
     for args, kwargs in (
         ((x,), {}),
         ((x, 2), {}),
+        ((x, 1), {}),
         ((x, True), {}),
         ((), {"x": x, "times": 2}),
         ((x, 1, ["b", "c"]), {"relu": False}),
@@ -313,12 +327,54 @@ def test_plain_arguments_are_part_of_the_call():
             torch.testing.assert_close(ours[name], expected[name], rtol=0, atol=1e-12)
     forward = planned(fast)[""]
     assert not forward.plain_calls
-    assert len(forward.plans) == 7  # x, 2 by place and by name is one form
+    assert len(forward.plans) == 8  # x, 2 by place and by name is one form
     fast(x, names={"a": 1})
     assert list(forward.plain_calls) == ["an argument is neither a tensor nor a plain value"]
     for times in range(2, MOST_PLANS + 3):
         torch.testing.assert_close(fast(x, times)["a"], net(x, times)["a"], rtol=0, atol=1e-9)
     assert f"it is called in more than {MOST_PLANS} forms" in forward.plain_calls
+
+
+def test_what_could_not_be_traced_is_tried_again_when_the_network_has_changed():
+    class Choosy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.InstanceNorm2d(3)
+            self.odd = True
+
+        def forward(self, x, kind="a"):
+            if self.odd and kind == "b" and x.sum() > 1e9:
+                return x
+            return self.norm(x)
+
+    net = accelerate(Choosy().double())
+    x = torch.randn(1, 3, 5, 5, dtype=torch.float64)
+    expected = net(x)
+    torch.testing.assert_close(net(x, "b"), expected, rtol=0, atol=1e-12)
+    (reason,) = planned(net)[""].plain_calls
+    assert "control flow" in reason
+    net.odd = False
+    for kind in ("a", "b", "b"):
+        torch.testing.assert_close(net(x, kind), expected, rtol=0, atol=1e-12)
+    assert planned(net)[""].plain_calls == {reason: 1}
+
+
+def test_an_argument_that_forward_writes_to_is_written_to():
+    class Appends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.InstanceNorm2d(3)
+
+        def forward(self, x, wanted=()):
+            if wanted:
+                wanted.append(7)
+            return self.norm(x)
+
+    net = accelerate(Appends().double())
+    wanted = [1]
+    net(torch.randn(1, 3, 5, 5, dtype=torch.float64), wanted)
+    assert wanted == [1, 7]
+    assert "changes its arguments" in next(iter(planned(net)[""].plain_calls))
 
 
 def test_global_hooks_are_called_for_every_module():

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cyclegan_fast.training.branches import Branches
 from cyclegan_fast.training.losses import FAKE, REAL, adversarial_loss, reconstruction_loss
 from cyclegan_fast.training.networks import Networks, frozen
 from cyclegan_fast.training.optimizer import Adam
@@ -74,6 +75,7 @@ class Engine:
     weights: Weights
     gan_mode: str
     precision: Precision
+    branches: Branches
     scaler: LossScaler | None
     record: LossRecord
 
@@ -92,14 +94,16 @@ def run(engine: Engine, batch: Batch, decisions: Decisions) -> dict[str, Tensor]
     nets = engine.networks
     with frozen(*nets.discriminators):
         with engine.precision.autocast():
-            made = generator_losses(nets, batch, engine.weights, engine.gan_mode)
-        overflow_G = _update(engine.optimizer_G, made.total, engine.scaler)
+            made = generator_losses(nets, batch, engine.weights, engine.gan_mode, engine.branches)
+        overflows = _update(engine.optimizer_G, made.total, engine.scaler)
     shown_A = engine.pool_A.query(made.fake_A, decisions.fake_A)
     shown_B = engine.pool_B.query(made.fake_B, decisions.fake_B)
     with engine.precision.autocast():
-        judged = discriminator_losses(nets, batch, shown_A, shown_B, engine.gan_mode)
-    overflow_D = _update(engine.optimizer_D, judged["D_A"] + judged["D_B"], engine.scaler)
-    skipped = engine.scaler.update(overflow_G, overflow_D) if engine.scaler else None
+        judged = discriminator_losses(
+            nets, batch, shown_A, shown_B, engine.gan_mode, engine.branches
+        )
+    overflows += _update(engine.optimizer_D, judged["D_A"] + judged["D_B"], engine.scaler)
+    skipped = engine.scaler.update(*overflows) if engine.scaler else None
     if engine.averages is not None:
         for net, mean in zip(nets.generators, engine.averages, strict=True):
             average(net, mean, engine.ema)
@@ -109,7 +113,9 @@ def run(engine: Engine, batch: Batch, decisions: Decisions) -> dict[str, Tensor]
     return losses
 
 
-def generator_losses(nets: Networks, batch: Batch, weights: Weights, gan_mode: str) -> Generated:
+def generator_losses(
+    nets: Networks, batch: Batch, weights: Weights, gan_mode: str, branches: Branches
+) -> Generated:
     """Run the generators forward and sum their losses.
 
         total = gan(D_A(fake_B), real) + gan(D_B(fake_A), real)
@@ -121,23 +127,24 @@ def generator_losses(nets: Networks, batch: Batch, weights: Weights, gan_mode: s
         batch: the pictures.
         weights: of the reconstruction losses.
         gan_mode: see `adversarial_loss`.
+        branches: G_A and D_A run in the first, G_B and D_B in the second.
     """
     real_A, real_B = batch
-    fake_B = nets.G_A(real_A)
-    rec_A = nets.G_B(fake_B)
-    fake_A = nets.G_B(real_B)
-    rec_B = nets.G_A(fake_A)
-    idt_A = nets.G_A(real_B) if weights.identity_A is not None else None
-    idt_B = nets.G_B(real_A) if weights.identity_B is not None else None
+    passes = _side_by_side if branches.parallel else _in_turn
+    fake_B, rec_A, idt_A, fake_A, rec_B, idt_B = passes(nets, batch, weights, branches)
+    with branches.second():
+        gan_B = adversarial_loss(nets.D_B(fake_A), REAL, gan_mode)
+        cycle_A = reconstruction_loss(rec_A, real_A, weights.cycle_A)
     losses = {
         "G_A": adversarial_loss(nets.D_A(fake_B), REAL, gan_mode),
-        "G_B": adversarial_loss(nets.D_B(fake_A), REAL, gan_mode),
-        "cycle_A": reconstruction_loss(rec_A, real_A, weights.cycle_A),
+        "G_B": gan_B,
+        "cycle_A": cycle_A,
         "cycle_B": reconstruction_loss(rec_B, real_B, weights.cycle_B),
     }
-    if idt_A is not None:
+    branches.join(gan_B, cycle_A)
+    if idt_A is not None and weights.identity_A is not None:
         losses["idt_A"] = reconstruction_loss(idt_A, real_B, weights.identity_A)
-    if idt_B is not None:
+    if idt_B is not None and weights.identity_B is not None:
         losses["idt_B"] = reconstruction_loss(idt_B, real_A, weights.identity_B)
     total = torch.stack(list(losses.values())).sum()
     for name in ("idt_A", "idt_B"):
@@ -145,8 +152,50 @@ def generator_losses(nets: Networks, batch: Batch, weights: Weights, gan_mode: s
     return Generated(total, losses, fake_A, fake_B)
 
 
+class Passes(NamedTuple):
+    """What the six passes of the generators make; None for an identity that is left out."""
+
+    fake_B: Tensor
+    rec_A: Tensor
+    idt_A: Tensor | None
+    fake_A: Tensor
+    rec_B: Tensor
+    idt_B: Tensor | None
+
+
+def _in_turn(nets: Networks, batch: Batch, weights: Weights, branches: Branches) -> Passes:
+    """Upstream's order, which dropout's randomness and batch norm's running statistics see."""
+    del branches
+    fake_B = nets.G_A(batch.real_A)
+    rec_A = nets.G_B(fake_B)
+    fake_A = nets.G_B(batch.real_B)
+    rec_B = nets.G_A(fake_A)
+    idt_A = nets.G_A(batch.real_B) if weights.identity_A is not None else None
+    idt_B = nets.G_B(batch.real_A) if weights.identity_B is not None else None
+    return Passes(fake_B, rec_A, idt_A, fake_A, rec_B, idt_B)
+
+
+def _side_by_side(nets: Networks, batch: Batch, weights: Weights, branches: Branches) -> Passes:
+    """G_A in the first branch, G_B in the second; what each makes is the same."""
+    with branches.second():
+        fake_A = nets.G_B(batch.real_B)
+        idt_B = nets.G_B(batch.real_A) if weights.identity_B is not None else None
+    fake_B = nets.G_A(batch.real_A)
+    idt_A = nets.G_A(batch.real_B) if weights.identity_A is not None else None
+    branches.join(fake_A, *([] if idt_B is None else [idt_B]))
+    with branches.second(fake_B):
+        rec_A = nets.G_B(fake_B)
+    rec_B = nets.G_A(fake_A)
+    return Passes(fake_B, rec_A, idt_A, fake_A, rec_B, idt_B)
+
+
 def discriminator_losses(
-    nets: Networks, batch: Batch, shown_A: Tensor, shown_B: Tensor, gan_mode: str
+    nets: Networks,
+    batch: Batch,
+    shown_A: Tensor,
+    shown_B: Tensor,
+    gan_mode: str,
+    branches: Branches,
 ) -> dict[str, Tensor]:
     """Return each discriminator's loss: the mean of its loss on real and on generated pictures.
 
@@ -156,31 +205,34 @@ def discriminator_losses(
         shown_A: [N, C, H, W], from the pool of fake_A.
         shown_B: [N, C, H, W], from the pool of fake_B.
         gan_mode: see `adversarial_loss`.
+        branches: D_A judges in the first, D_B in the second.
 
     Returns:
         "D_A" and "D_B", 0-d, with a graph.
     """
-    losses = {}
-    for name, judge, real, shown in (
-        ("D_A", nets.D_A, batch.real_B, shown_B),
-        ("D_B", nets.D_B, batch.real_A, shown_A),
-    ):
+
+    def loss(judge: nn.Module, real: Tensor, shown: Tensor) -> Tensor:
         on_real = adversarial_loss(judge(real), REAL, gan_mode)
         on_fake = adversarial_loss(judge(shown), FAKE, gan_mode)
-        losses[name] = (on_real + on_fake) * 0.5
-    return losses
+        return (on_real + on_fake) * 0.5
+
+    with branches.second():
+        second = loss(nets.D_B, batch.real_A, shown_A)
+    first = loss(nets.D_A, batch.real_B, shown_B)
+    branches.join(second)
+    return {"D_A": first, "D_B": second}
 
 
-def _update(optimizer: Adam, total: Tensor, scaler: LossScaler | None) -> Tensor | None:
+def _update(optimizer: Adam, total: Tensor, scaler: LossScaler | None) -> list[Tensor]:
     optimizer.zero_grad()
+    overflows = []
     if scaler is None:
         total.backward()
-        overflow = None
     else:
         scaler.scale(total).backward()
-        overflow = scaler.unscale(optimizer.optimizer)
+        overflows.append(scaler.unscale(optimizer.optimizer))
     optimizer.step()
-    return overflow
+    return overflows
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cyclegan_fast import fusion
 from cyclegan_fast.errors import NonFiniteError
 from cyclegan_fast.training import graphs, pool, state
+from cyclegan_fast.training.branches import Branches
 from cyclegan_fast.training.config import TrainConfig
 from cyclegan_fast.training.networks import Networks, build
 from cyclegan_fast.training.optimizer import Adam
@@ -83,6 +84,7 @@ class Trainer:
             weights=self._weights(networks.dtype),
             gan_mode=config.gan_mode,
             precision=self.precision,
+            branches=Branches(self.device, [net for _, net in networks.items()]),
             scaler=LossScaler(self.device) if self.precision.scaled else None,
             record=LossRecord(self.device),
         )
@@ -102,7 +104,8 @@ class Trainer:
         return functools.partial(run, self.engine)
 
     def _prepare(self, net: nn.Module) -> None:
-        net.to(device=self.device, memory_format=self.memory_format).train()
+        net.to(self.device)
+        net.to(memory_format=self.memory_format).train()  # type: ignore[call-overload]
         if self.config.accelerate:
             # The pictures come in the run's layout already: nothing is to be converted per call.
             contiguous = self.memory_format == torch.contiguous_format

@@ -45,7 +45,11 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=["reference", "native"])
-def each_backend(request: pytest.FixtureRequest, device: str):
+def each_backend(request: pytest.FixtureRequest, device: str, nan_memory: None):
     """Every back end of the ops; a missing one is a failure on a machine with a compiler."""
+    if (device, request.param) == ("cuda", "reference"):
+        # The deterministic backward of reflection_pad2d in some CUDA builds of PyTorch reads out of
+        # bounds (pytorch#193694): the reference is tested on the other one.
+        torch.use_deterministic_algorithms(False)
     with backend.use_backend(request.param):
         yield request.param

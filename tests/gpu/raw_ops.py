@@ -35,7 +35,11 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
 
 
 def mirrored(size: int, pad: int) -> Tensor:
-    """Which pixel of a side stands at each position of the padded side."""
+    """Which pixel of a side stands at each position of the padded side.
+
+    Indexing by it pads. The deterministic backward of reflection_pad2d in some CUDA builds of
+    PyTorch reads out of bounds (pytorch#193694), and a truth must be true.
+    """
     position = torch.arange(-pad, size + pad, device=device).abs()
     return (size - 1) - ((size - 1) - position).abs()
 
@@ -124,8 +128,6 @@ class NormCase:
         return z, mean, rstd
 
     def _padded(self, x: Tensor) -> Tensor:
-        # By indexing: the deterministic backward of reflection_pad2d in some CUDA builds of PyTorch
-        # reads out of bounds (pytorch#193694), and a truth must be true.
         rows, columns = (mirrored(size, self.pad) for size in self.shape[2:])
         return x[:, :, rows][:, :, :, columns]
 

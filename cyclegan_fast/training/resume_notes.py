@@ -21,7 +21,7 @@ ARCHITECTURE = (
 _FREE = {
     "continue_train", "checkpoints_dir", "name", "num_threads", "max_steps", "print_freq",
     "display_freq", "save_latest_freq", "save_epoch_freq", "save_by_iter", "save_format",
-    "keep_last", "keep_every",
+    "keep_last", "keep_every", "cuda_graph",
 }  # fmt: skip
 
 
@@ -48,9 +48,9 @@ def differences(state: Mapping[str, Any], trainer: Trainer) -> list[str]:
     saved, ours = state["config"], trainer.config.to_dict()
     notes = []
     changed = [
-        f"{name} {saved.get(name)} -> {value}"
+        f"{name} {saved[name]} -> {value}"
         for name, value in ours.items()
-        if name not in _FREE and saved.get(name) != value
+        if name not in _FREE and name in saved and saved[name] != value
     ]
     if changed:
         notes.append(f"options changed since the save: {', '.join(changed)}")

@@ -102,7 +102,7 @@ class Session:
             return 0
         self.saved = loaded.path
         self.notes += loaded.notes
-        return loaded.extra["log_bytes"]
+        return loaded.extra.get("log_bytes", 0)
 
     def _open_log(self, size: int) -> MetricsLog:
         path = self._run_dir / FILE_NAME

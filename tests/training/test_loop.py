@@ -226,3 +226,14 @@ def test_process_wide_switches_are_put_back(tmp_path):
         backend.policy(),
     )
     assert after == before
+
+
+def test_goes_on_from_a_save_that_the_trainer_made_alone(tmp_path):
+    config = toy.config(tmp_path, max_steps=3, continue_train=True)
+    trainer = Trainer(config, steps_per_epoch=6)
+    trainer.step(toy.Data().batch(0, 1))
+    checkpoint.save(config.run_dir, trainer)
+    recorder = Recorder()
+    train(config, toy.Data(), recorder)
+    assert recorder.info.start_step == 1 and recorder.info.notes == []
+    assert (config.run_dir / FILE_NAME).read_text().startswith(HEADER)

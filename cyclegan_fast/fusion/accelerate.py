@@ -211,7 +211,7 @@ class PlannedForward(InstanceForward):
     ) -> Plan | str:
         if key in self._plans:
             self._renewals += 1
-            self._plans.clear()  # the network has changed, for every form of call
+            del self._plans[key]
         if self._renewals > MOST_RENEWALS:
             return f"the network changed more than {MOST_RENEWALS} times"
         if len(self._plans) >= MOST_PLANS:

@@ -407,6 +407,20 @@ def test_the_interior_is_a_view_and_its_gradient_one_pad():
     assert sum(isinstance(step, InteriorStep) for step in plan.steps) == 1
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (unknown_function_writes_to_the_norms_input, "doubles() may depend on strides"),
+        (unknown_module_writes_to_the_norms_input, "doubles Doubles may depend on strides"),
+        (view_needs_strides, "forward calls .view(), which depends on strides"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_layout_is_left_alone_where_somebody_might_notice(body, reason):
+    plan = plan_of(Net(body))
+    assert (plan.memory_format, plan.memory_format_reason) == ("preserve", reason)
+
+
 def test_one_tensor_given_twice():
     class Two(nn.Module):
         def __init__(self):

@@ -17,6 +17,7 @@ from cyclegan_fast import accelerate, explain, models, restore
 from cyclegan_fast.fusion.accelerate import MOST_PLANS, MOST_RENEWALS
 
 sys.path.insert(0, str(Path(__file__).parent))
+import foreign_networks  # noqa: E402
 from fusion_compare import planned, run  # noqa: E402
 
 
@@ -234,6 +235,7 @@ class Flagged(nn.Module):
         self.shifts = [1, 2]
         self.marks = {"a"}
         self.step = 0
+        self.lift = 0.5
 
     @property
     def gain(self):
@@ -250,6 +252,7 @@ class Flagged(nn.Module):
             y = y * 3
         if "b" in self.marks:
             y = y - 1
+        y = foreign_networks.lifted(self, y)
         return shifted(self, y) * self.gain
 
 
@@ -274,10 +277,28 @@ def test_flags_numbers_and_training_mode_count():
     both(lambda m: setattr(m, "use_norm", False))
     both(lambda m: setattr(m, "use_norm", True))
     both(lambda m: m.marks.add("b"))
-    assert plans_renewed(fast) == 7
+    both(lambda m: setattr(m, "lift", 1.5))
+    assert plans_renewed(fast) == 8
     for step in range(3):
         both(lambda m, step=step: setattr(m, "step", step))
-    assert plans_renewed(fast) == 7
+    assert plans_renewed(fast) == 8
+
+
+def test_attributes_read_by_a_computed_name_count():
+    class Dynamic(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.InstanceNorm2d(3)
+            self.factor_a = 2.0
+
+        def forward(self, x, which="a"):
+            return self.norm(x) * getattr(self, f"factor_{which}")
+
+    net = accelerate(Dynamic().double())
+    x = torch.randn(1, 3, 5, 5, dtype=torch.float64)
+    before = net(x)
+    net.factor_a = 3.0
+    torch.testing.assert_close(net(x), 1.5 * before, rtol=0, atol=1e-12)
 
 
 def test_a_network_that_always_changes_runs_plainly_in_the_end_and_says_so():

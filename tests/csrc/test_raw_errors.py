@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""Raw ops refuse wrong arguments, naming op, argument, what is expected and what came."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from raw_calls import ops
+
+X = torch.randn(2, 3, 6, 5)
+Y = torch.empty(2, 3, 8, 7)
+STATS = torch.empty(2, 3)
+SUMS = torch.empty(2, 2, 3)
+WORK = torch.empty(64)
+LAST = X.to(memory_format=torch.channels_last)
+
+
+def forward(**changes):
+    arguments = {
+        "x": X, "weight": None, "bias": None, "residual": None, "act": 1, "negative_slope": 0.2,
+        "pad": 1, "eps": 1e-5, "y": Y, "mean": STATS, "rstd": STATS.clone(), "workspace": WORK,
+    }  # fmt: skip
+    ops.instance_norm_act_fwd(*(arguments | changes).values())
+
+
+def backward(**changes):
+    arguments = {
+        "grad_y": Y, "grad_skip": None, "x": X, "weight": None, "bias": None, "mean": STATS,
+        "rstd": STATS, "act": 1, "negative_slope": 0.2, "pad": 1, "grad_x": torch.empty_like(X),
+        "grad_residual": None, "sums": SUMS, "workspace": WORK,
+    }  # fmt: skip
+    ops.instance_norm_act_bwd(*(arguments | changes).values())
+
+
+def l1(a=X, b=X, loss=None, workspace=WORK):
+    ops.l1_loss_fwd(a, b, torch.empty(()) if loss is None else loss, workspace)
+
+
+def lsgan_backward(grad_loss=None, pred=X, target=None, grad_pred=None, grad_target=None):
+    one = torch.ones(()) if grad_loss is None else grad_loss
+    ops.lsgan_loss_bwd(one, pred, target, 1.0, grad_pred, grad_target)
+
+
+CASES = [
+    (forward, {"x": X.int()}, "x must be float16, bfloat16, float32 or float64, got Int"),
+    (forward, {"x": X[0]}, "x must be of shape [N, C, H, W], got [3, 6, 5]"),
+    (forward, {"x": X[:, :, ::2]}, "x must be contiguous or channels_last, got strides [90, 30"),
+    (forward, {"weight": X[0, 0, 0]}, "weight must be of shape [3], got [5]"),
+    (forward, {"weight": torch.ones(3).half()}, "weight must be of dtype float32, got float16"),
+    (forward, {"bias": torch.ones(6)[::2]}, "bias must be contiguous, got strides [2]"),
+    (forward, {"residual": Y}, "residual must be of shape [2, 3, 6, 5], got [2, 3, 8, 7]"),
+    (forward, {"residual": X.bfloat16()}, "residual must be of dtype float32, got bfloat16"),
+    (forward, {"act": 3}, "act must be 0 none, 1 relu or 2 leaky_relu, got 3"),
+    (forward, {"pad": 5}, "pad must be at least 0 and less than min(H, W) = 5, got 5"),
+    (forward, {"pad": -1}, "pad must be at least 0 and less than min(H, W) = 5, got -1"),
+    (forward, {"y": X}, "y must be of shape [2, 3, 8, 7], got [2, 3, 6, 5]"),
+    (
+        forward,
+        {"y": Y.to(memory_format=torch.channels_last)},
+        "y must be contiguous as the first tensor, got strides [168, 1, 21, 3]",
+    ),
+    (forward, {"x": LAST, "workspace": WORK}, "y must be channels_last as the first tensor"),
+    (forward, {"mean": torch.empty(3, 2)}, "mean must be of shape [2, 3], got [3, 2]"),
+    (forward, {"rstd": STATS.double()}, "rstd must be of dtype float32, got float64"),
+    (
+        forward,
+        {"x": LAST, "y": Y.to(memory_format=torch.channels_last), "workspace": WORK[:50]},
+        "workspace must be contiguous with at least 72 elements, got 50 elements",
+    ),
+    (backward, {"grad_y": None}, "grad_y or grad_skip must be given, got neither"),
+    (backward, {"grad_y": X}, "grad_y must be of shape [2, 3, 8, 7], got [2, 3, 6, 5]"),
+    (backward, {"grad_skip": Y}, "grad_skip must be of shape [2, 3, 6, 5], got [2, 3, 8, 7]"),
+    (backward, {"grad_x": LAST.clone()}, "grad_x must be contiguous as the first tensor"),
+    (backward, {"grad_residual": Y}, "grad_residual must be of shape [2, 3, 6, 5], got"),
+    (backward, {"sums": STATS}, "sums must be of shape [2, 2, 3], got [2, 3]"),
+    (l1, {"b": Y}, "b must be of shape [2, 3, 6, 5], got [2, 3, 8, 7]"),
+    (l1, {"b": X.half()}, "b must be of dtype float32, got float16"),
+    (l1, {"b": LAST}, "b must be contiguous or channels_last as the first tensor, got strides"),
+    (l1, {"a": X[:, :, ::2], "b": X[:, :, ::2]}, "a must be contiguous or channels_last as"),
+    (l1, {"loss": torch.empty(2)}, "loss must be of one element, got [2]"),
+    (l1, {"loss": torch.empty((), dtype=torch.float64)}, "loss must be of dtype float32, got"),
+    (l1, {"a": torch.ones(9000), "b": torch.ones(9000), "workspace": WORK[:2]}, "at least 3 elem"),
+    (lsgan_backward, {"grad_loss": torch.ones(3)}, "grad_loss must be of one element, got [3]"),
+    (lsgan_backward, {"target": Y}, "target must be of shape [2, 3, 6, 5], got [2, 3, 8, 7]"),
+    (lsgan_backward, {"grad_pred": LAST.clone()}, "grad_pred must be contiguous or channels_last"),
+]
+NAMES = {
+    forward: "instance_norm_act_fwd",
+    backward: "instance_norm_act_bwd",
+    l1: "l1_loss_fwd",
+    lsgan_backward: "lsgan_loss_bwd",
+}
+
+
+@pytest.mark.parametrize(("call", "changes", "message"), CASES, ids=[c[2][:40] for c in CASES])
+def test_refused_with_a_message(call, changes, message):
+    with pytest.raises(RuntimeError, match=re.escape(message)) as raised:
+        call(**changes)
+    assert str(raised.value).startswith(f"cyclegan_fast_C::{NAMES[call]}: ")
+
+
+@pytest.mark.parametrize("call", NAMES, ids=NAMES.values())
+def test_accepted_as_it_stands(call):
+    call()  # so that each refusal above is due to its one change
+
+
+@pytest.mark.parametrize(
+    ("op", "arguments", "message"),
+    [
+        ("reflect_pad2d_fwd", (X, 5, Y), "pad must be at least 0 and less than min(H, W) = 5"),
+        ("reflect_pad2d_fwd", (X, 1, X), "y must be of shape [2, 3, 8, 7], got [2, 3, 6, 5]"),
+        ("reflect_pad2d_bwd", (Y, 1, Y), "grad_x must be of shape [2, 3, 6, 5], got [2, 3, 8, 7]"),
+        ("reflect_pad2d_bwd", (Y, 4, X), "pad must be at least 0 and less than min(H, W) = -1"),
+    ],
+)
+def test_reflect_pad2d_refuses(op, arguments, message):
+    with pytest.raises(RuntimeError, match=re.escape(f"cyclegan_fast_C::{op}: {message}")):
+        getattr(ops, op)(*arguments)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""What is declared is registered, under the schemas that Python calls; opcheck of the raw ops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from raw_calls import ops
+
+import cyclegan_fast
+
+NAMESPACE = "cyclegan_fast_C"
+STEMS = sorted(path.parent.name for path in Path(cyclegan_fast.__file__).parent.glob("ops/*/op.py"))
+WITHOUT_TENSORS = {"instance_norm_act_workspace", "loss_workspace", "cpu_instruction_set"}
+
+
+def declared() -> dict[str, torch.FunctionSchema]:
+    schemas = torch._C._jit_get_all_schemas()
+    return {s.name.split("::")[1]: s for s in schemas if s.name.startswith(f"{NAMESPACE}::")}
+
+
+def test_every_stem_has_forward_and_backward():
+    assert STEMS, "no op found in cyclegan_fast/ops"
+    expected = {f"{stem}_{way}" for stem in STEMS for way in ("fwd", "bwd")} | WITHOUT_TENSORS
+    assert set(declared()) == expected
+
+
+def test_everything_declared_is_registered():
+    registered = torch._C._dispatch_has_kernel_for_dispatch_key
+    for name in declared():
+        key = "CompositeExplicitAutograd" if name in WITHOUT_TENSORS else "CPU"
+        assert registered(f"{NAMESPACE}::{name}", key), f"{name} has no {key} kernel"
+
+
+def test_raw_ops_write_and_return_nothing():
+    for name, schema in declared().items():
+        written = [a.name for a in schema.arguments if a.alias_info and a.alias_info.is_write]
+        if name in WITHOUT_TENSORS:
+            assert not written
+        else:
+            assert written and not schema.returns, f"{name} must write into what it is given"
+
+
+def calls():
+    x, pad = torch.randn(1, 3, 5, 6), 1
+    y, stats = torch.empty(1, 3, 7, 8), torch.empty(1, 3)
+    mean, rstd = x.mean((2, 3)), x.var((2, 3), unbiased=False).rsqrt()
+    work = torch.empty(ops.instance_norm_act_workspace(1, 3, 5, 6, False, "cpu"))
+    loss, sums = torch.empty(()), torch.empty(ops.loss_workspace(x.numel()))
+    one, like = torch.ones(()), lambda: torch.empty_like(x)
+    norm = (None, None, x, 1, 0.2, pad, 1e-5, y, stats, stats.clone(), work)
+    grad_norm = (torch.randn_like(y), x, x, None, None, mean, rstd, 1, 0.2, pad)
+    return {
+        "instance_norm_act_fwd": (x, *norm),
+        "instance_norm_act_bwd": (*grad_norm, like(), like(), torch.empty(2, 1, 3), work),
+        "reflect_pad2d_fwd": (x, pad, y),
+        "reflect_pad2d_bwd": (torch.randn_like(y), pad, like()),
+        "l1_loss_fwd": (x, torch.randn_like(x), loss, sums),
+        "l1_loss_bwd": (one, x, torch.randn_like(x), like(), None),
+        "lsgan_loss_fwd": (x, None, 1.0, loss, sums),
+        "lsgan_loss_bwd": (one, x, torch.randn_like(x), 0.0, like(), like()),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(calls()))
+def test_opcheck(name):
+    overload = getattr(ops, name).default
+    results = torch.library.opcheck(overload, calls()[name])
+    assert set(results.values()) == {"SUCCESS"}, results

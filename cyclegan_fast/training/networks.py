@@ -28,6 +28,14 @@ class Networks:
         for field in fields(self):
             yield field.name, getattr(self, field.name)
 
+    def parameters(self, *names: str) -> list[tuple[str, nn.Parameter]]:
+        """Return the named parameters of some networks, as ("G_A.model.1.weight", ...)."""
+        return [
+            (f"{name}.{key}", parameter)
+            for name in names
+            for key, parameter in getattr(self, name).named_parameters()
+        ]
+
     @property
     def generators(self) -> tuple[nn.Module, nn.Module]:
         """G_A and G_B."""

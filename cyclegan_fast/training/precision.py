@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The device and the arithmetic of a run, chosen from its options and stated in words."""
+"""The device, the arithmetic and the layout of a run, chosen from its options."""
 
 from __future__ import annotations
 
@@ -88,6 +88,25 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
     else:
         auto = "fp32"
     return Precision(auto if name == "auto" else name, device.type)
+
+
+def resolve_layout(name: str, precision: Precision, accelerated: bool) -> torch.memory_format:
+    """Return the layout of weights and pictures an option names; "auto" is the faster one.
+
+    The fused ops work in channels_last as well as in contiguous, and convolutions are faster
+    there. Without them PyTorch's norms and pads copy to contiguous and back, so that in fp32 at
+    full width contiguous wins (one core, resnet_9blocks, 128x128: 9.6 s a step against 11.1 s with
+    the fused ops, 12.3 s against 11.1 s without; November 2026).
+
+    Args:
+        name: "auto", "contiguous" or "channels_last".
+        precision: of the run.
+        accelerated: whether the networks run on the fused ops.
+    """
+    if name == "auto":
+        gains = accelerated or precision.half is not None
+        name = "channels_last" if gains else "contiguous"
+    return torch.channels_last if name == "channels_last" else torch.contiguous_format
 
 
 def describe(precision: Precision, tf32: bool) -> str:

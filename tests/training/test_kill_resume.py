@@ -57,6 +57,9 @@ def start(folder, steps, reporter=None, mutate=None, **options):
     if child:
         return child
     try:
+        # PyTorch makes its thread pool anew at the first call after a fork, and two loader threads
+        # that do so at once trip over each other.
+        torch.set_num_threads(1)
         if mutate is not None:
             mutate()
         # Saves hold the options, so all runs must call their folder the same.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -141,7 +142,8 @@ REASONS = {
     with_autocast: "gradient or autocast mode",
     with_gradients: "gradient or autocast mode",
     checkpointed: "gradient or autocast mode, or checkpoints",
-    own_gradient: "the class of a value",
+    # torch 2.14 asks for the class of what it is given first, 2.11 switches the mode first.
+    own_gradient: "the class of a value|gradient or autocast mode",
     noise_of_python: "random numbers",
     noise_of_numpy: "random numbers",
     noise_of_torch: "a tensor of its own",
@@ -194,14 +196,14 @@ def test_inside_a_network_it_runs_whole_between_planned_parts(body):
     else:
         plan = plan_of(net)
         assert len(plan.fused) == 2
-        assert any(REASONS[body] in reason for _, reason in plan.ordinary)
+        assert any(re.search(REASONS[body], reason) for _, reason in plan.ordinary)
         assert plan.memory_format == "preserve"
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     CALLS.clear(), random.seed(1), np.random.seed(1)
     expected = run(copy.deepcopy(net), x)
     fast = accelerate(net)
     assert planned(fast)
-    assert REASONS[body] in str(explain(fast))
+    assert re.search(REASONS[body], str(explain(fast)))
     CALLS.clear(), random.seed(1), np.random.seed(1)
     ours = run(fast, x)
     tolerance = 0.03 if body is with_autocast else 1e-10

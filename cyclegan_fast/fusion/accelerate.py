@@ -197,10 +197,10 @@ class PlannedForward(InstanceForward):
         key = calls.key(args, kwargs)
         if key is None:
             return "an argument is neither a tensor nor a plain value", {}
-        plan = self._plans.get(key)
-        modules = None if plan is None else bind(self.net, plan.guards)
-        if plan is not None and modules is not None:
-            return plan.reason if isinstance(plan, Refusal) else plan, modules
+        known = self._plans.get(key)
+        modules = None if known is None else bind(self.net, known.guards)
+        if known is not None and modules is not None:
+            return known.reason if isinstance(known, Refusal) else known, modules
         if torch.compiler.is_compiling():
             return "a new form of call, or a changed network, met torch.compile first", {}
         plan = self._new_plan(key, args, kwargs)

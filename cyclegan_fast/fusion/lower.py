@@ -160,7 +160,7 @@ class _Lowering:
             self._dead_biases.append(f"{node.target}.bias")
         self._steps.append(
             ConvStep(
-                inputs=(self._registers[node.args[0]],),
+                inputs=(self._registers[node.all_input_nodes[0]],),
                 output=self._register(node),
                 module=str(node.target),
                 use_bias=use_bias,
@@ -169,7 +169,9 @@ class _Lowering:
 
     def _bias_is_dead(self, node: Node, module: nn.Module) -> bool:
         """Whether a fused norm alone reads the result: it takes any constant of a plane away."""
-        (reader,) = node.users if len(node.users) == 1 else (None,)
+        if len(node.users) != 1:
+            return False
+        (reader,) = node.users
         group = self._found.groups.get(reader)
         return (
             group is not None

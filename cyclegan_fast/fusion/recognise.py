@@ -60,7 +60,7 @@ class Pad:
     reason: str = ""
 
 
-def layer(net: nn.Module, node: Node) -> nn.Module | None:
+def layer(net: nn.Module, node: Node) -> Any:
     """Return the module that a node calls, or None."""
     return child(net, str(node.target)) if node.op == "call_module" else None
 
@@ -128,6 +128,7 @@ def _norm_function(node: Node) -> Norm | None:
 
 def activation(net: nn.Module, node: Node) -> Activation | None:
     """Read a ReLU or LeakyReLU: module, function or method, in place or not."""
+    x: Any
     module = layer(net, node)
     if module is not None:
         x = _only_tensor(node)
@@ -161,6 +162,8 @@ def addition(node: Node) -> Sum | None:
         return None
     if node.kwargs and dict(node.kwargs) != {"alpha": 1}:
         return None
+    a: Any
+    b: Any
     a, b = node.args
     simple = (node.op, node.target)
     if simple in (

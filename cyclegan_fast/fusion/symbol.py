@@ -26,7 +26,7 @@ _IN_PLACE = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshif
 class Symbol(fx.Proxy):
     """A tensor, or what was computed from one, while a network is traced."""
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         """What isinstance() asks for, after the true type."""
         caller = str(sys._getframe(1).f_globals.get("__name__", ""))

@@ -138,11 +138,20 @@ def _norm(
         lifted = isinstance(residual, Tensor) and residual.dim() == 3
         return _norm(step, weight, bias, x[None], residual[None] if lifted else residual)[0]
     op = instance_norm_act if x.dim() == 4 else instance_norm_act_reference
-    options = {"act": step.act, "negative_slope": step.negative_slope, "eps": step.eps}
-    if residual is None or _addable(step, x, residual):
-        return op(x, weight, bias, residual=residual, pad=step.pad, **options)
+    together = residual is None or _addable(step, x, residual)
+    y = op(
+        x,
+        weight,
+        bias,
+        act=step.act,
+        negative_slope=step.negative_slope,
+        residual=residual if together else None,
+        pad=step.pad if together else 0,
+        eps=step.eps,
+    )
+    if together:
+        return y
     # A sum that broadcasts, or that PyTorch would promote to another dtype, stays PyTorch's.
-    y = op(x, weight, bias, **options)
     y = y.add_(residual) if step.residual_in_place else y + residual
     return _pad(y, step.pad) if step.pad else y
 
@@ -162,7 +171,7 @@ def _pad(x: Tensor, pad: int) -> Tensor:
 def _convolution(step: ConvStep, module: Any, x: Tensor) -> Tensor:
     if step.use_bias or module.bias is None:
         return module(x)
-    if isinstance(module, nn.ConvTranspose2d):
+    if module.transposed:
         return F.conv_transpose2d(
             x,
             module.weight,

@@ -60,8 +60,9 @@ def init_weights(
             nn.init.normal_(weight, 1.0, init_gain, generator=generator)
         else:
             return
-        if getattr(module, "bias", None) is not None:
-            nn.init.zeros_(module.bias)
+        bias = getattr(module, "bias", None)
+        if bias is not None:
+            nn.init.zeros_(bias)
 
     net.apply(visit)
     return net

@@ -31,6 +31,9 @@ class InstanceNormAct2d(nn.Module):
     See :func:`cyclegan_fast.ops.instance_norm_act`.
     """
 
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
     def __init__(
         self,
         num_features: int,
@@ -66,8 +69,9 @@ class InstanceNormAct2d(nn.Module):
 
     def reset_parameters(self) -> None:
         """Set the scale to 1 and the shift to 0."""
-        if self.affine:
+        if self.weight is not None:
             nn.init.ones_(self.weight)
+        if self.bias is not None:
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:

@@ -114,7 +114,7 @@ def facts_of(run: Run, result: RunResult, directions: list[Direction]) -> dict[s
         "cards": [
             {"value": f"{result.step:,}", "label": "steps"},
             {"value": duration(seconds), "label": "training time"},
-            {"value": f"{rate:.1f}" if rate < 100 else f"{rate:.0f}", "label": "images per second"},
+            {"value": page.figure(rate), "label": "images per second"},
             {"value": f"{sizes['A']} + {sizes['B']}", "label": "training pictures, unpaired"},
         ],
         "quality": as_facts(directions),
@@ -145,9 +145,8 @@ def facts_of(run: Run, result: RunResult, directions: list[Direction]) -> dict[s
 def _about_quality(directions: list[Direction]) -> str:
     if not directions:
         return ""
-    count = len(next(iter(directions[0].pictures.values())))
     about = (
-        "On test pictures that were not trained on. Colour match gives each picture the other "
+        f"On {directions[0].count} test pictures of each domain, not trained on. Colour match gives each picture the other "
         "domain's mean and spread of colours, the best that can be done without looking at what is "
         "in it. The floor is the distance between two sets of real pictures."
     )
@@ -156,14 +155,14 @@ def _about_quality(directions: list[Direction]) -> str:
             " The true counterpart of each test picture is known here, and was hidden from "
             "training."
         )
-    return about if count else ""
+    return about
 
 
 def galleries(directions: list[Direction]) -> list[page.Gallery]:
     """Return the test pictures of both directions."""
     return [
         page.Gallery.of(
-            direction.name.capitalize(),
+            direction.name[:1].upper() + direction.name[1:],
             "A test picture, its translation, and the translation taken back"
             + ("; then what it should have become." if "truth" in direction.pictures else "."),
             direction.pictures,

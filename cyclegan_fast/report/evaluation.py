@@ -32,11 +32,13 @@ class Direction:
     Attributes:
         name: e.g. "summer → winter".
         table: metric -> row -> value, rows as in ROWS.
+        count: test pictures measured.
         pictures: heading -> float32 [N, C, H, W] in [-1, 1]; N pictures to look at.
     """
 
     name: str
     table: dict[str, dict[str, float]]
+    count: int = 0
     pictures: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -111,7 +113,7 @@ def evaluate(
         if paired:
             pictures["truth"] = truth[:_SHOWN]
         table = _table(fake, real, source, target, truth, paired)
-        both.append(Direction(name, table, pictures))
+        both.append(Direction(name, table, len(real), pictures))
     return both
 
 

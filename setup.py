@@ -57,7 +57,7 @@ def commit():
     """Return the commit being built, or an empty text outside a checkout."""
     if not (ROOT / ".git").exists() or not shutil.which("git"):
         return ""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    command = ["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=12"]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
@@ -70,9 +70,9 @@ class CMakeBuild(build_ext):
         package = (ROOT if in_place else Path(self.build_lib)).resolve() / "cyclegan_fast"
         package.mkdir(parents=True, exist_ok=True)
         (package / REASON_FILE).unlink(missing_ok=True)
-        tools = {"CMake": build_tool("cmake"), "ninja": build_tool("ninja")}
-        tools |= {"a C++ compiler": cxx_compiler(), "PyTorch": package_folder("torch")}
-        tools |= {"pybind11": package_folder("pybind11")}
+        tools = {name: build_tool(name) for name in ("cmake", "ninja")}
+        tools |= {name: package_folder(name) for name in ("torch", "pybind11")}
+        tools["a C++ compiler"] = cxx_compiler()
         missing = [name for name, where in tools.items() if not where]
         if missing:
             reason = f"{' and '.join(missing)} not found when the package was installed"
@@ -80,23 +80,24 @@ class CMakeBuild(build_ext):
             print(f"cyclegan_fast: installing without compiled kernels: {reason}", file=sys.stderr)
             self.outputs = [str(package / REASON_FILE)]
             return
-        build = Path(self.build_temp).resolve()
-        build.mkdir(parents=True, exist_ok=True)
+        # One folder for every way to install, so that the next one finds what this one compiled.
+        version = runpy.run_path(str(tools["torch"] / "version.py"))["__version__"]
+        build = ROOT / "build" / f"{sys.implementation.cache_tag}-torch-{version}"
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count())
-        cmake = tools["CMake"]
-        try:
-            subprocess.run([*self.configure(tools), "-S", str(ROOT), "-B", str(build)], check=True)
-            subprocess.run([cmake, "--build", str(build), "--parallel", jobs], check=True)
-            subprocess.run([cmake, "--install", str(build), "--prefix", str(package)], check=True)
-        except subprocess.CalledProcessError as error:
-            command = shlex.join(map(str, error.cmd))
-            raise CompileError(f"cyclegan_fast: this failed, see above: {command}") from None
+        for command in (
+            [*self.configure(tools, version), "-S", str(ROOT), "-B", str(build)],
+            [tools["cmake"], "--build", str(build), "--parallel", jobs],
+            [tools["cmake"], "--install", str(build), "--prefix", str(package)],
+        ):
+            if subprocess.run(command).returncode != 0:
+                raise CompileError(f"cyclegan_fast: failed, see above: {shlex.join(command)}")
         manifest = (build / "install_manifest.txt").read_text()
         self.outputs = [str(package / Path(line).name) for line in manifest.splitlines()]
+        if str(package / "_cuda.so") not in self.outputs:
+            (package / "_cuda.so").unlink(missing_ok=True)  # of an earlier build
 
-    def configure(self, tools):
+    def configure(self, tools, torch_version):
         """Return the CMake command line, less its folders."""
-        pybind11, torch = tools["pybind11"], tools["PyTorch"]
         values = {
             "CMAKE_MAKE_PROGRAM": tools["ninja"],
             "CMAKE_BUILD_TYPE": os.environ.get("CMAKE_BUILD_TYPE", "Release"),
@@ -104,16 +105,16 @@ class CMakeBuild(build_ext):
             "CYCLEGAN_FAST_COMMIT": commit(),
             "CYCLEGAN_FAST_CUDA": os.environ.get("CYCLEGAN_FAST_CUDA", "AUTO"),
             "TORCH_CUDA_ARCH_LIST": os.environ.get("TORCH_CUDA_ARCH_LIST", ""),
-            "TORCH_DIR": torch,
-            "TORCH_VERSION": runpy.run_path(str(torch / "version.py"))["__version__"],
-            "PYBIND11_INCLUDE": pybind11 / "include",
+            "TORCH_DIR": tools["torch"],
+            "TORCH_VERSION": torch_version,
+            "PYBIND11_INCLUDE": tools["pybind11"] / "include",
             "PYTHON_INCLUDE": sysconfig.get_path("include"),
             "PYTHON_SUFFIX": sysconfig.get_config_var("EXT_SUFFIX"),
             "CYCLEGAN_FAST_NVCC": cuda_compiler() or "",
         }
         definitions = [f"-D{name}={value}" for name, value in values.items()]
         extra = shlex.split(os.environ.get("CMAKE_ARGS", ""))
-        return [tools["CMake"], "-G", "Ninja", *definitions, *extra]
+        return [tools["cmake"], "-G", "Ninja", *definitions, *extra]
 
     def get_outputs(self):
         """Return the files that were really built, for the installers that ask."""

@@ -146,9 +146,10 @@ def _about_quality(directions: list[Direction]) -> str:
     if not directions:
         return ""
     about = (
-        f"On {directions[0].count} test pictures of each domain, not trained on. Colour match gives each picture the other "
-        "domain's mean and spread of colours, the best that can be done without looking at what is "
-        "in it. The floor is the distance between two sets of real pictures."
+        f"On {' and '.join(str(each.count) for each in directions)} test pictures that were not "
+        "trained on. Colour match gives each picture the other domain's mean and spread of "
+        "colours, the best that can be done without looking at what is in it. The floor is the "
+        "distance between two sets of real pictures."
     )
     if "psnr" in directions[0].table:
         about += (

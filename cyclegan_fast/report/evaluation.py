@@ -96,7 +96,9 @@ def evaluate(
     shown = test.batch(0, min(count, max(test.sizes.values())))
     # Statistics of colours and patches settle long before this many pictures.
     known = train.batch(0, min(400 if config.crop_size <= 64 else 64, len(train)))
-    a, b, known_a, known_b = shown["A"][:count], shown["B"][:count], known["A"], known["B"]
+    # Where a folder has fewer pictures than the other, its first ones are repeated: cut those off.
+    a, b = (shown[side][: test.sizes[side]] for side in ("A", "B"))
+    known_a, known_b = (known[side][: train.sizes[side]] for side in ("A", "B"))
     if config.direction == "BtoA":
         a, b, known_a, known_b = b, a, known_b, known_a
     net_a, net_b = trainer.generators

@@ -3,7 +3,6 @@
 // "cyclegan_fast_C::op: argument must be EXPECTED, got VALUE".
 #pragma once
 
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -15,25 +14,26 @@ namespace cyclegan_fast {
 
 using Shape = std::vector<int64_t>;
 
-// Builds text from anything that a stream takes; called only once a check has failed.
+// Numbers by std::to_string rather than a stream: a stream's digits go through the C++ library's
+// locale, and crash where the process holds another copy of that library than this one's.
+inline std::string text_of(const std::string& part) { return part; }
+inline std::string text_of(int64_t part) { return std::to_string(part); }
+inline std::string text_of(int part) { return std::to_string(part); }
+
+// Builds text from words and whole numbers; called only once a check has failed.
 template <class... Parts>
 std::string text(const Parts&... parts) {
-  std::ostringstream stream;
-  (stream << ... << parts);
-  return stream.str();
+  return (text_of(parts) + ...);
 }
 
 template <class Range>
 std::string list_text(const Range& values) {
-  std::ostringstream stream;
-  const char* separator = "[";
+  std::string result;
   for (const auto& value : values) {
-    stream << separator << value;
-    separator = ", ";
+    if (!result.empty()) result += ", ";
+    result += text_of(static_cast<int64_t>(value));
   }
-  if (*separator == '[') stream << separator;
-  stream << "]";
-  return stream.str();
+  return "[" + result + "]";
 }
 
 inline const char* name(Dtype dtype) {

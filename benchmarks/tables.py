@@ -52,7 +52,8 @@ def step_table(section: str, record: dict) -> str:
     """One table: every contender, fastest first, with its ratio to ours."""
     rows = sorted(record["rows"], key=lambda row: row["milliseconds"]["median"])
     machine = record["machine"]
-    _, size, _, batch = section.split()
+    size, batch, *rest = section.removeprefix("step ").replace("batch ", "").split(maxsplit=2)
+    batch = " ".join([batch, *rest])
     # On a GPU ours has one precision; on a CPU each precision of ours is a row of its own.
     best = min(
         (row["milliseconds"]["median"] for row in rows if row["contender"].startswith("ours")),

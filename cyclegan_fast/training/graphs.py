@@ -48,14 +48,14 @@ class CapturedStep:
     def __call__(self, batch: Batch, decisions: Decisions) -> dict[str, Tensor]:
         """Train one step; arguments and result are those of `step.run`."""
         shapes = (batch.real_A.shape, batch.real_B.shape)
-        if shapes == self._shapes:
-            return self._replay(batch, decisions)
+        if self._graph is not None and shapes == self._shapes:
+            return self._replay(self._graph, batch, decisions)
         calls = self._calls[shapes] = self._calls.get(shapes, 0) + 1
         if self._graph is not None or calls <= _WARMUP:
             return self._plain(batch, decisions)
-        self._capture(batch, decisions)
+        self._graph = self._capture(batch, decisions)
         self._shapes = shapes
-        return self._replay(batch, decisions)
+        return self._replay(self._graph, batch, decisions)
 
     def _plain(self, batch: Batch, decisions: Decisions) -> dict[str, Tensor]:
         self._stream = self._stream or torch.cuda.Stream()
@@ -65,7 +65,7 @@ class CapturedStep:
         torch.cuda.current_stream().wait_stream(self._stream)
         return losses
 
-    def _capture(self, batch: Batch, decisions: Decisions) -> None:
+    def _capture(self, batch: Batch, decisions: Decisions) -> torch.cuda.CUDAGraph:
         self._batch = Batch(*(picture.clone() for picture in batch))
         self._decisions = Decisions(*(_clone(decision) for decision in decisions))
         # Gradients of the plain steps would keep their memory beside the graph's own.
@@ -77,16 +77,18 @@ class CapturedStep:
             losses = run(self._engine, self._batch, self._decisions)
             self._values = torch.stack(list(losses.values()))
         self._names = list(losses)
-        self._graph = graph
+        return graph
 
-    def _replay(self, batch: Batch, decisions: Decisions) -> dict[str, Tensor]:
+    def _replay(
+        self, graph: torch.cuda.CUDAGraph, batch: Batch, decisions: Decisions
+    ) -> dict[str, Tensor]:
         for static, picture in zip(self._batch, batch, strict=True):
             static.copy_(picture, non_blocking=True)
         for kept, decision in zip(self._decisions, decisions, strict=True):
-            if kept is not None:
+            if kept is not None and decision is not None:
                 for static, rows in zip(kept, decision, strict=True):
                     static.copy_(rows, non_blocking=True)
-        self._graph.replay()
+        graph.replay()
         # The next replay writes the same memory, and a caller may read its losses later.
         return dict(zip(self._names, self._values.clone().unbind(), strict=True))
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from cyclegan_fast._version import __version__
 
 if TYPE_CHECKING:
-    from cyclegan_fast import backend, ops
-    from cyclegan_fast.fusion import accelerate, explain, restore
+    from cyclegan_fast import backend, fusion, ops
+
+    accelerate, explain, restore = fusion.accelerate, fusion.explain, fusion.restore
 
 __all__ = ["__version__", "accelerate", "backend", "explain", "ops", "restore"]
 

@@ -62,7 +62,7 @@ static inline int64_t instance_norm_act_bands(int64_t h) { return h < kMostBands
 
 // Elements of the accumulator's type that forward and backward need on the CPU.
 static inline int64_t instance_norm_act_cpu_workspace(int64_t n, int64_t c, int64_t h,
-                                               bool channels_last) {
+                                                      bool channels_last) {
   return channels_last ? 2 * n * instance_norm_act_bands(h) * c : 0;
 }
 

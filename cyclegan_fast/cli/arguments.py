@@ -31,7 +31,13 @@ RENAMED = {
     "niter": "n_epochs",  # 2019-12
     "niter_decay": "n_epochs_decay",
 }
-RENAMED_VALUES = {("lr_policy", "lambda"): "linear"}
+# On one device a batch norm is synchronised with itself.
+RENAMED_VALUES = {
+    ("lr_policy", "lambda"): "linear",
+    ("norm", "syncbatch"): "batch",
+    ("norm", "sync_batch"): "batch",
+    ("norm", "sync_instance"): "instance",
+}
 # Options about its web pages and servers: accepted, so that old command lines run, and named.
 WITHOUT_EFFECT = {
     "display_id": 1,
@@ -104,7 +110,10 @@ def modern(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
                 raise UsageError(f"--{typed} {given}: {advice}")
         elif any(option == name for option, _ in RENAMED_VALUES):
             given = argument()
-            result += [f"--{name}", RENAMED_VALUES.get((name, given), given)]
+            meant = RENAMED_VALUES.get((name, given), given)
+            if meant != given:
+                notes.append(f"--{typed} {given} is called {meant} here")
+            result += [f"--{name}", meant]
         else:
             result.append(token)
     return result, notes

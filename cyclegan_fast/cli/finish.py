@@ -23,7 +23,7 @@ from cyclegan_fast.training.reporter import RunResult
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_FRAMES = 7
+_FRAMES = 8
 
 
 def finish(

@@ -63,6 +63,7 @@ def test_a_command_line_of_upstream_2017():
         gan_mode="vanilla", device="cpu",
     )  # fmt: skip
     assert "--loadSize is called --load_size now" in notes
+    assert "--lr_policy lambda is called linear here" in notes
     assert "--display_id has no effect here" in notes
 
 
@@ -70,6 +71,8 @@ def test_hyphens_equals_signs_and_the_last_word():
     config("--batch-size=3 --no-flip --max-dataset-size 7", batch_size=3, flip=False,
            max_dataset_size=7.0)  # fmt: skip
     config("--lr 1 --lr 2", lr=2.0)
+    config("--norm syncbatch", norm="batch")
+    config("--norm=sync_instance")
     config("--gpu_ids=1", device="cuda:1")
     assert modern(["--gpu_ids", "0,1"]) == (
         ["--device", "cuda:0"],

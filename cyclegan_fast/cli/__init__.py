@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import os
 import sys
 
@@ -33,6 +34,10 @@ def main(argv: list[str] | None = None) -> int:
         Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that has no "→" or a picture's name shows "?" there; it must not end the run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     first = arguments[0] if arguments else None
     if first in ("-h", "--help", "help"):
         print(_usage())
@@ -50,7 +55,9 @@ def main(argv: list[str] | None = None) -> int:
 
     module = importlib.import_module(f"cyclegan_fast.cli.{first}")
     try:
-        return guarded(f"{PROGRAM} {first}", module.main, arguments[1:])
+        status = guarded(f"{PROGRAM} {first}", module.main, arguments[1:])
+        sys.stdout.flush()
+        return status
     except BrokenPipeError:
         # The reader of our output has gone (``| head``). Python would complain once more when it
         # flushes at exit.

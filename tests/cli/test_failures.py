@@ -4,6 +4,8 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -199,6 +201,26 @@ def test_translate_says_what_is_wrong_with_its_arguments(tmp_path, run):
     (tmp_path / "text.pth").write_text("not weights")
     refused(run("translate", tmp_path / "text.pth", source, *out), 1, "no file of torch.save")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_reader_that_leaves_and_a_terminal_without_arrows(tmp_path):
+    """`| head` ends the command quietly; letters that a terminal lacks are replaced."""
+    picture(tmp_path / "→.png")
+    generator(tmp_path / "net.pth")
+    words = ["translate", tmp_path / "net.pth", tmp_path / "→.png", "-o", tmp_path / "out"]
+    program = "import os, sys; from cyclegan_fast.cli import main; "
+    program += "os.dup2(int(sys.argv.pop(1)), 1); sys.exit(main())"
+    reader, writer = os.pipe()
+    os.close(reader)
+    for target, status in ((str(writer), 141), ("1", 0)):
+        done = subprocess.run(
+            [sys.executable, "-c", program, target, *map(str, words), "--overwrite"],
+            capture_output=True, text=True, pass_fds=[writer],
+            env={**os.environ, "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (status, "")
+    assert "?.png" in done.stdout
+    os.close(writer)
 
 
 def test_traceback_shows_what_happened(tmp_path):

@@ -19,7 +19,7 @@ BUILT = _extension.build_info()["instruction_sets"]
 # Every kernel in every element type and layout, on the shapes whose tails differ most.
 FAST_TESTS = (
     "equal_the_formula and (1x70x9x33 or 2x3x5x7 or 1x4x1x300) or "
-    "l1_value or l1_gradient or lsgan_value or copies or adjoint"
+    "l1_value or l1_gradient or lsgan_value or copies or adjoint or rounded"
 )
 
 # What the kernels are compiled for, as Linux names it.

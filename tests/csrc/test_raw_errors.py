@@ -14,6 +14,7 @@ Y = torch.empty(2, 3, 8, 7)
 STATS = torch.empty(2, 3)
 SUMS = torch.empty(2, 2, 3)
 WORK = torch.empty(64)
+TWICE = torch.empty(200)
 LAST = X.to(memory_format=torch.channels_last)
 
 
@@ -69,6 +70,11 @@ CASES = [
         {"x": LAST, "y": Y.to(memory_format=torch.channels_last), "workspace": WORK[:50]},
         "workspace must be contiguous with at least 72 elements, got 50 elements",
     ),
+    (
+        forward,
+        {"x": LAST, "y": Y.to(memory_format=torch.channels_last), "workspace": TWICE[::2]},
+        "workspace must be contiguous with at least 72 elements, got 100 elements, strides [2]",
+    ),
     (backward, {"grad_y": None}, "grad_y or grad_skip must be given, got neither"),
     (backward, {"grad_y": X}, "grad_y must be of shape [2, 3, 8, 7], got [2, 3, 6, 5]"),
     (backward, {"grad_skip": Y}, "grad_skip must be of shape [2, 3, 6, 5], got [2, 3, 8, 7]"),
@@ -99,6 +105,17 @@ def test_refused_with_a_message(call, changes, message):
     with pytest.raises(RuntimeError, match=re.escape(message)) as raised:
         call(**changes)
     assert str(raised.value).startswith(f"cyclegan_fast_C::{NAMES[call]}: ")
+
+
+def test_strides_of_sizes_of_one_do_not_matter():
+    x, y = X[1:2, :1], Y[1:2, :1]  # strides 90, 30 where a tensor of its own has 30, 30
+    stats, like = torch.empty(1, 1), torch.empty(1, 1, 6, 5)
+    forward(x=x, y=y, mean=stats, rstd=stats.clone())
+    backward(
+        x=x, grad_y=y, mean=stats, rstd=stats, grad_x=like, grad_residual=X[:1, 2:].clone(),
+        sums=torch.empty(2, 1, 1),
+    )  # fmt: skip
+    l1(a=x, b=X[:1, 1:2])
 
 
 @pytest.mark.parametrize("call", NAMES, ids=NAMES.values())

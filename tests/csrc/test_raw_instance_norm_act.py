@@ -25,13 +25,14 @@ from torch import Tensor
 
 SLOPES = {0: 1.0, 1: 0.0, 2: 0.2}
 # Odd sides, channels below, at and above a block of vectors, a row of many tails, one row, one
-# pixel wide, pads up to side - 1.
+# pixel wide, pads up to side - 1, a row of which every pixel but one has a mirror image.
 SHAPES = [
     ((2, 3, 5, 7), 4),
     ((1, 70, 9, 33), 1),
     ((2, 16, 8, 8), 0),
     ((1, 5, 2, 2), 1),
     ((1, 1, 3, 40), 2),
+    ((1, 20, 9, 5), 2),
     ((1, 33, 70, 18), 3),
     ((3, 64, 4, 1), 0),
     ((1, 2, 31, 31), 0),

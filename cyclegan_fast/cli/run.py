@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from cyclegan_fast.cli import banner, record
 from cyclegan_fast.cli.failures import UsageError
@@ -66,6 +70,17 @@ def sample_pictures(config: TrainConfig) -> tuple[Mapping[str, Any], str]:
     pictures = test_pictures(config, phase)
     count = min(SHOWN, *pictures.sizes.values())
     return pictures.batch(0, count), f"samples: {phase}A, {phase}B"
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Let PyTorch and our kernels use so many threads in the block; 0 for PyTorch's choice."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Run:

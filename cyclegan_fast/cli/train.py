@@ -33,6 +33,9 @@ class TrainOptions:
     """Go on from the newest save; alone it takes the run saved last, with all its options."""
     evaluate: int = 32
     """Test pictures measured at the end; 0 for none."""
+    threads: int = 0
+    """Threads of the CPU for computing; 0 for PyTorch's choice, all cores. Fewer are much faster
+    where other programs keep the cores busy."""
     print_config: bool = False
     """Print all options as YAML and stop."""
     training: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
@@ -44,8 +47,9 @@ def main(arguments: list[str]) -> int:
     config = dataclasses.replace(
         options.training, continue_train=options.training.continue_train or options.resume
     )
-    if options.evaluate < 0:
-        raise UsageError(f"--evaluate must be 0 or more, got {options.evaluate}")
+    for name in ("evaluate", "threads"):
+        if (value := getattr(options, name)) < 0:
+            raise UsageError(f"--{name} must be 0 or more, got {value}")
     if options.print_config:
         from cyclegan_fast.cli.run import as_yaml
 
@@ -56,7 +60,7 @@ def main(arguments: list[str]) -> int:
             "--dataroot is missing: the folder that holds trainA/ and trainB/ with the pictures of "
             f"the two domains. Without pictures of your own, begin with: {PROGRAM} demo"
         )
-    return _train(config.validate(), options.evaluate, notes)
+    return _train(config.validate(), options, notes)
 
 
 def read_options(arguments: list[str]) -> tuple[TrainOptions, list[str]]:
@@ -112,15 +116,16 @@ def resume_line(config: TrainConfig) -> str:
     return shlex.join(words)
 
 
-def _train(config: TrainConfig, count: int, notes: list[str]) -> int:
+def _train(config: TrainConfig, options: TrainOptions, notes: list[str]) -> int:
     from cyclegan_fast.cli.finish import finish
-    from cyclegan_fast.cli.run import Run
+    from cyclegan_fast.cli.run import Run, cpu_threads
 
-    run = Run(config, notes, sys.argv)
-    result = run.train()
-    if not result.finished:
-        print(f"stopped  at step {result.step:,} of {result.total_steps:,}; saved {result.saved}")
-        print(f"resume   {resume_line(config)}")
-        return result.exit_code
-    finish(run, result, count)
-    return 0
+    with cpu_threads(options.threads):
+        run = Run(config, notes, sys.argv)
+        result = run.train()
+        if result.finished:
+            finish(run, result, options.evaluate)
+            return 0
+    print(f"stopped  at step {result.step:,} of {result.total_steps:,}; saved {result.saved}")
+    print(f"resume   {resume_line(config)}")
+    return result.exit_code

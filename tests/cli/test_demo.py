@@ -48,6 +48,11 @@ def test_its_settings_can_be_typed_into_train(tmp_path):
     assert read_options(line)[0].training == config
 
 
+@pytest.mark.parametrize("steps", [1, 199, 200, 201, 1000, 1300])
+def test_it_trains_as_many_steps_as_were_asked_for(tmp_path, steps):
+    assert settings(DemoOptions(steps=steps), tmp_path, 200).total_steps(200) == steps
+
+
 def test_a_short_demo_fails_its_gate_and_leaves_everything(tmp_path, run):
     out = tmp_path / "runs" / "demo"
     done = run("demo", "--out", out, "--steps", 4, "--device", "cpu")
@@ -68,7 +73,7 @@ def test_a_short_demo_fails_its_gate_and_leaves_everything(tmp_path, run):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("option", [["--steps", 0], ["--seed", -1]])
+@pytest.mark.parametrize("option", [["--steps", 0], ["--seed", -1], ["--threads", -1]])
 def test_wrong_values(tmp_path, run, option):
     done = run("demo", "--out", tmp_path / "x", *option)
     assert done.status == 2 and "or more" in done.err

@@ -65,8 +65,13 @@ template <class T, class Out, int kCount>
 CYCLEGAN_FAST_INLINE void sum_some(const Sources<T>& sources, int64_t size, Out* out) {
   const int count = kCount ? kCount : sources.count;
   const auto sum_at = [&](int64_t i) {
+    prefetch_ahead(sources.in[0] + i);
     Vec<T> sum = load(sources.in[0] + i);
-    for (int k = 1; k < count; ++k) sum += load(sources.in[k] + i);
+    for (int k = 1; k < count; ++k) {
+      prefetch_ahead(sources.in[k] + i);
+      sum += load(sources.in[k] + i);
+    }
+    prefetch_ahead_to_write(out + i);
     store(out + i, sum);
   };
   int64_t i = 0;

@@ -41,8 +41,8 @@ void instance_norm_act_fwd(const Tensor& x,                 // [N, C, H, W]
                                             eps, y, mean, rstd, workspace, workspace_size);
   if (!p.channels_last)
     return run(p, instance_norm_act_nchw_kernels().fwd, p.n * p.c, p.n * p.c * p.h * p.w);
-  const auto& kernels = instance_norm_act_nhwc_kernels();
-  run_bands(p, kernels.statistics, kernels.merge_statistics, kernels.write);
+  const auto& kernels = instance_norm_act_nhwc_fwd_kernels();
+  run_bands(p, kernels.statistics, kernels.merge, kernels.write);
 }
 
 void instance_norm_act_bwd(const OptionalTensor& grad_y,     // [N, C, H + 2 pad, W + 2 pad]
@@ -62,8 +62,8 @@ void instance_norm_act_bwd(const OptionalTensor& grad_y,     // [N, C, H + 2 pad
                                             workspace, workspace_size);
   if (!p.channels_last)
     return run(p, instance_norm_act_nchw_kernels().bwd, p.n * p.c, p.n * p.c * p.h * p.w);
-  const auto& kernels = instance_norm_act_nhwc_kernels();
-  run_bands(p, kernels.sums, kernels.merge_sums, kernels.write_gradient);
+  const auto& kernels = instance_norm_act_nhwc_bwd_kernels();
+  run_bands(p, kernels.sums, kernels.merge, kernels.write);
 }
 
 }  // namespace

@@ -19,14 +19,17 @@ struct InstanceNormActNchwKernels {
 // the whole image. Bands of rows leave partial results in the workspace (a task: one band of one
 // image), which are merged (a task: kChannelGroup channels of one image) before rows are written (a
 // task: one unpadded row of one image, with its mirror images).
-struct InstanceNormActNhwcKernels {
-  InstanceNormActKernel<InstanceNormActFwdParams> statistics, merge_statistics, write;
-  InstanceNormActKernel<InstanceNormActBwdParams> sums, merge_sums, write_gradient;
+struct InstanceNormActNhwcFwdKernels {
+  InstanceNormActKernel<InstanceNormActFwdParams> statistics, merge, write;
+};
+struct InstanceNormActNhwcBwdKernels {
+  InstanceNormActKernel<InstanceNormActBwdParams> sums, merge, write;
 };
 
 constexpr int64_t kChannelGroup = 64;
 
 CYCLEGAN_FAST_DECLARE_KERNELS(InstanceNormActNchwKernels, instance_norm_act_nchw)
-CYCLEGAN_FAST_DECLARE_KERNELS(InstanceNormActNhwcKernels, instance_norm_act_nhwc)
+CYCLEGAN_FAST_DECLARE_KERNELS(InstanceNormActNhwcFwdKernels, instance_norm_act_nhwc_fwd)
+CYCLEGAN_FAST_DECLARE_KERNELS(InstanceNormActNhwcBwdKernels, instance_norm_act_nhwc_bwd)
 
 }  // namespace cyclegan_fast

@@ -18,7 +18,7 @@ struct GradientScratch {
   Scratch<T> gathered;  // one row of a strided operand
 
   CYCLEGAN_FAST_INLINE explicit GradientScratch(const InstanceNormActSizes& p)
-      : pixels(kBytes / (static_cast<int64_t>(sizeof(Acc<T>)) * p.c) + 1),
+      : pixels((kBytes / (static_cast<int64_t>(sizeof(Acc<T>)) * p.c) / 4 + 1) * 4),
         sum(pixels * p.c),
         gathered(p.w * p.c) {}
 };
@@ -72,18 +72,6 @@ CYCLEGAN_FAST_INLINE void with_gradient(const InstanceNormActBwdParams& p, int64
   sum_runs(0, begin);
   body(begin, end, Row<T>{row + begin * p.c, p.c});
   sum_runs(end, p.w);
-}
-
-// The constants of vector k of a block of channels of image n.
-template <class T, class Params, class Block>
-CYCLEGAN_FAST_INLINE Affine<T> channel_affine(const Params& p, int64_t n, const Block& block,
-                                              int k) {
-  using A = Acc<T>;
-  Affine<T> affine = {block.load(static_cast<const A*>(p.mean) + n * p.c, k),
-                      block.load(static_cast<const A*>(p.rstd) + n * p.c, k), Vec<T>{}};
-  if (p.weight) affine.scale *= block.load(static_cast<const A*>(p.weight), k);
-  if (p.bias) affine.bias = block.load(static_cast<const A*>(p.bias), k);
-  return affine;
 }
 
 }  // namespace

@@ -10,7 +10,7 @@ from torch import nn
 
 from cyclegan_fast.fusion.accelerate import PlannedForward
 from cyclegan_fast.fusion.modules import installed
-from cyclegan_fast.fusion.steps import ConvStep, InteriorStep, NormStep, PadStep, Plan
+from cyclegan_fast.fusion.steps import ConvStep, NormStep, PadStep, Plan
 from cyclegan_fast.fusion.survey import Part, survey
 
 
@@ -137,11 +137,12 @@ def _notes(plans: list[Plan]) -> list[str]:
             "they are not read and get no gradient (DistributedDataParallel waits for one: use "
             'accelerate(net, dead_bias_grad="zero") or find_unused_parameters=True)'
         )
-    skips = sum(isinstance(step, InteriorStep) for plan in plans for step in plan.steps)
+    norms = [step for plan in plans for step in plan.steps if isinstance(step, NormStep)]
+    skips = sum(step.interior is not None for step in norms)
     if skips:
         notes.append(
-            f"{skips} values are read both padded and unpadded: one buffer holds both; under "
-            "autograd the gradients of the two are added by an extra pass each"
+            f"{skips} values are read both padded and unpadded: one buffer holds both, and one "
+            "backward pass takes both gradients"
         )
     for plan in plans:
         if plan.fused and plan.memory_format_reason:

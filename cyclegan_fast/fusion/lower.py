@@ -19,7 +19,6 @@ from cyclegan_fast.fusion.recognise import label
 from cyclegan_fast.fusion.steps import (
     ConvStep,
     FunctionStep,
-    InteriorStep,
     ModuleStep,
     NormStep,
     PadStep,
@@ -27,6 +26,7 @@ from cyclegan_fast.fusion.steps import (
     Ref,
     Step,
     references,
+    written,
 )
 from cyclegan_fast.fusion.trace import Traced, trace
 
@@ -112,7 +112,15 @@ class _Lowering:
         members = [label(self._net, node) for node in group.nodes]
         if group.pad_node is not None:
             members.append(label(self._net, group.pad_node))
-        output = self._new()
+        output = unpadded = self._new()
+        interior = None
+        if group.pad_node is not None:
+            self._registers[group.pad_node] = output
+            inside = {group.pad_node, *group.nodes}
+            if any(user not in inside for node in group.holders for user in node.users):
+                interior = unpadded = self._new()
+        for node in group.holders:
+            self._registers[node] = unpadded
         self._steps.append(
             NormStep(
                 inputs=inputs,
@@ -123,20 +131,12 @@ class _Lowering:
                 negative_slope=group.act.negative_slope if group.act else 0.0,
                 eps=norm.eps,
                 pad=group.pad,
+                interior=interior,
                 residual_in_place=group.residual_in_place,
                 members=tuple(members),
                 only_batches=group.nodes[0].op == "call_function",
             )
         )
-        if group.pad_node is not None:
-            self._registers[group.pad_node] = output
-            inside = {group.pad_node, *group.nodes}
-            if any(user not in inside for node in group.holders for user in node.users):
-                interior = self._new()
-                self._steps.append(InteriorStep(inputs=(output,), output=interior, pad=group.pad))
-                output = interior
-        for node in group.holders:
-            self._registers[node] = output
 
     def _step(self, node: Node) -> None:
         pad = self._found.pads.get(node)
@@ -266,7 +266,7 @@ class _Lowering:
 
 def _with_frees(steps: list[Step], inputs: list[int], output: Any) -> tuple[Step, ...]:
     """Note at every step which registers nobody reads after it."""
-    last = {step.output: i for i, step in enumerate(steps)}
+    last = {register: i for i, step in enumerate(steps) for register in written(step)}
     last |= {register: 0 for register in inputs}
     for i, step in enumerate(steps):
         for register in step.inputs:

@@ -26,6 +26,8 @@ class Ref:
 class Step:
     """One step: reads registers, writes one, and lets those go that nobody reads later.
 
+    A NormStep may write a second one, see there.
+
     Attributes:
         inputs: registers read, in the order the kind of step defines.
         output: register written.
@@ -48,6 +50,8 @@ class NormStep(Step):
         negative_slope: of leaky_relu.
         eps: added to the variance.
         pad: pixels mirrored on each side.
+        interior: register for the view of the result without its border, where a skip connection
+            reads that; or None.
         residual_in_place: the network adds with ``+=``, so the sum keeps x's dtype.
         only_batches: the norm is F.instance_norm, for which three dimensions are no image [C, H, W]
             but a sequence [N, C, L].
@@ -60,16 +64,10 @@ class NormStep(Step):
     negative_slope: float = 0.0
     eps: float = 1e-5
     pad: int = 0
+    interior: int | None = None
     residual_in_place: bool = False
     only_batches: bool = False
     members: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class InteriorStep(Step):
-    """The value without its border of ``pad`` pixels: a view of the padded register."""
-
-    pad: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +189,13 @@ class Plan:
     def fused(self) -> tuple[NormStep | PadStep, ...]:
         """The steps that one of the package's ops carries out."""
         return tuple(step for step in self.steps if isinstance(step, NormStep | PadStep))
+
+
+def written(step: Step) -> tuple[int, ...]:
+    """Return the registers that a step writes."""
+    if isinstance(step, NormStep) and step.interior is not None:
+        return step.output, step.interior
+    return (step.output,)
 
 
 def references(value: Any) -> Iterator[int]:

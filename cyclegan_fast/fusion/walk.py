@@ -14,7 +14,6 @@ from cyclegan_fast import backend
 from cyclegan_fast.fusion.steps import (
     ConvStep,
     FunctionStep,
-    InteriorStep,
     ModuleStep,
     NormStep,
     PadStep,
@@ -22,7 +21,12 @@ from cyclegan_fast.fusion.steps import (
     Ref,
     Step,
 )
-from cyclegan_fast.ops import instance_norm_act, instance_norm_act_reference, reflect_pad2d
+from cyclegan_fast.ops import (
+    instance_norm_act,
+    instance_norm_act_and_interior,
+    instance_norm_act_reference,
+    reflect_pad2d,
+)
 
 Modules = Mapping[str, nn.Module]
 
@@ -47,7 +51,12 @@ def walk(plan: Plan, modules: Modules, tensors: tuple[Tensor, ...]) -> Any:
             converted = True
         registers[register] = tensor
     for step in plan.steps:
-        registers[step.output] = run(step, modules, registers)
+        if isinstance(step, NormStep):
+            registers[step.output], interior = _norm(step, modules, registers)
+            if step.interior is not None:
+                registers[step.interior] = interior
+        else:
+            registers[step.output] = run(step, modules, registers)
         for register in step.frees:
             registers[register] = None
     output = fill(plan.output, registers)
@@ -55,17 +64,9 @@ def walk(plan: Plan, modules: Modules, tensors: tuple[Tensor, ...]) -> Any:
 
 
 def run(step: Step, modules: Modules, registers: list[Any]) -> Any:
-    """Compute one step's value."""
-    if isinstance(step, NormStep):
-        operands = [registers[register] for register in step.inputs]
-        weight, bias = (
-            None if path is None else parameter(modules, path) for path in (step.weight, step.bias)
-        )
-        return _norm(step, weight, bias, *operands)
+    """Compute the value of a step of any kind but NormStep."""
     if isinstance(step, ConvStep):
         return _convolution(step, modules[step.module], registers[step.inputs[0]])
-    if isinstance(step, InteriorStep):
-        return Interior.apply(registers[step.inputs[0]], step.pad)
     if isinstance(step, PadStep):
         return _pad(registers[step.inputs[0]], step.pad)
     if isinstance(step, ModuleStep):
@@ -99,61 +100,41 @@ def fill(value: Any, registers: list[Any]) -> Any:
     return value
 
 
-class Interior(torch.autograd.Function):
-    """A padded image without its border, as a view; backward pads the gradient with zeros once.
-
-    Two narrows do the same, but their backward fills and copies the whole image twice.
-    """
-
-    @staticmethod
-    def forward(padded: Tensor, pad: int) -> Tensor:
-        """Return padded[:, :, pad:-pad, pad:-pad]."""
-        return interior(padded, pad)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
-        """Keep the pad."""
-        ctx.pad = inputs[1]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """Return the gradient in the padded image's shape."""
-        return F.pad(grad, (ctx.pad,) * 4), None
-
-
-def interior(padded: Tensor, pad: int) -> Tensor:
-    """Return the view of a padded image [..., H + 2 pad, W + 2 pad] without its border."""
-    height, width = padded.shape[-2] - 2 * pad, padded.shape[-1] - 2 * pad
-    return padded.narrow(-2, pad, height).narrow(-1, pad, width)
-
-
-def _norm(
-    step: NormStep,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    x: Tensor,
-    residual: Any = None,
-) -> Tensor:
-    if x.dim() == 3 and not step.only_batches:  # torch.nn takes an image without a batch
-        lifted = isinstance(residual, Tensor) and residual.dim() == 3
-        return _norm(step, weight, bias, x[None], residual[None] if lifted else residual)[0]
-    op = instance_norm_act if x.dim() == 4 else instance_norm_act_reference
-    together = residual is None or _addable(step, x, residual)
-    y = op(
-        x,
-        weight,
-        bias,
-        act=step.act,
-        negative_slope=step.negative_slope,
-        residual=residual if together else None,
-        pad=step.pad if together else 0,
-        eps=step.eps,
+def _norm(step: NormStep, modules: Modules, registers: list[Any]) -> tuple[Tensor, Tensor | None]:
+    """Return the step's result, and its interior where the step asks for it."""
+    weight, bias = (
+        None if path is None else parameter(modules, path) for path in (step.weight, step.bias)
     )
-    if together:
-        return y
-    # A sum that broadcasts, or that PyTorch would promote to another dtype, stays PyTorch's.
-    y = y.add_(residual) if step.residual_in_place else y + residual
-    return _pad(y, step.pad) if step.pad else y
+    x, *rest = (registers[register] for register in step.inputs)
+    residual = rest[0] if rest else None
+    if x.dim() != 3 or step.only_batches:
+        return _norm_of_batch(step, weight, bias, x, residual)
+    # torch.nn takes an image without a batch.
+    lifted = isinstance(residual, Tensor) and residual.dim() == 3
+    y, interior = _norm_of_batch(step, weight, bias, x[None], rest[0][None] if lifted else residual)
+    return y[0], None if interior is None else interior[0]
+
+
+def _norm_of_batch(
+    step: NormStep, weight: Tensor | None, bias: Tensor | None, x: Tensor, residual: Any
+) -> tuple[Tensor, Tensor | None]:
+    together = residual is None or _addable(step, x, residual)
+    options: dict[str, Any] = {
+        "act": step.act,
+        "negative_slope": step.negative_slope,
+        "residual": residual if together else None,
+        "eps": step.eps,
+    }
+    with_interior = step.interior is not None
+    if together and with_interior and x.dim() == 4:
+        return instance_norm_act_and_interior(x, weight, bias, pad=step.pad, **options)
+    op = instance_norm_act if x.dim() == 4 else instance_norm_act_reference
+    pad = step.pad if together and not with_interior else 0
+    y = op(x, weight, bias, pad=pad, **options)
+    if not together:
+        # A sum that broadcasts, or that PyTorch would promote to another dtype, stays PyTorch's.
+        y = y.add_(residual) if step.residual_in_place else y + residual
+    return (y, None) if pad == step.pad else (_pad(y, step.pad), y)
 
 
 def _addable(step: NormStep, x: Tensor, residual: Any) -> bool:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_fast.ops import instance_norm_act
-from cyclegan_fast.ops.instance_norm_act.op import ACTIVATIONS
+from cyclegan_fast.ops.instance_norm_act.autograd import ACTIVATIONS
 
 
 class InstanceNormAct2d(nn.Module):

@@ -38,7 +38,7 @@ def test_the_papers_generator():
     text = str(told)
     assert "23 convolution biases are followed by an instance norm" in text
     assert "9 values are read both padded and unpadded" in text
-    assert "added by an extra pass" in text
+    assert "one backward pass takes both gradients" in text
     assert "converted to channels_last" in text
     assert "first derivatives only" in text
     assert "not accelerated" in str(explain(restore(net)))

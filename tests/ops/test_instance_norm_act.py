@@ -9,7 +9,11 @@ from numerics import EPS, assert_flips_balanced, assert_within_budget
 from torch import Tensor
 
 from cyclegan_fast import backend
-from cyclegan_fast.ops import instance_norm_act, instance_norm_act_reference
+from cyclegan_fast.ops import (
+    instance_norm_act,
+    instance_norm_act_and_interior,
+    instance_norm_act_reference,
+)
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 LAYOUTS = ["contiguous", "channels_last", "sliced"]
@@ -29,6 +33,18 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
     return x.contiguous()
 
 
+def _sliced_reference(*args, pad, **options) -> tuple[Tensor, Tensor]:
+    y = instance_norm_act_reference(*args, pad=pad, **options)
+    height, width = y.shape[2:]
+    return y, y[:, :, pad : height - pad, pad : width - pad]
+
+
+WITH_INTERIOR = {
+    instance_norm_act: instance_norm_act_and_interior,
+    instance_norm_act_reference: _sliced_reference,
+}
+
+
 def _accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
@@ -42,7 +58,20 @@ def on_cpu(result: tuple[Tensor, dict[str, Tensor]]) -> tuple[Tensor, dict[str, 
 class Case:
     """Random operands of one call, its truth in float64 and eager's answer in the dtype."""
 
-    def __init__(self, shape, dtype, layout, device, *, act, pad, affine, residual, mean=3.0):
+    def __init__(
+        self,
+        shape,
+        dtype,
+        layout,
+        device,
+        *,
+        act,
+        pad,
+        affine,
+        residual,
+        interior=False,
+        mean=3.0,
+    ):
         generator = torch.Generator().manual_seed(1000 * sum(shape) + 10 * len(act) + pad)
         self.options = {"act": act, "pad": pad, "negative_slope": 0.2}
         self.act = act
@@ -60,7 +89,9 @@ class Case:
             n, _, h, w = shape
             padded = laid_out(random(n, c, h + 2, w + 2), layout.replace("sliced", "contiguous"))
             self.operands["residual"] = padded[:, :, 1:-1, 1:-1]
-        self.grad_y = random(shape[0], c, shape[2] + 2 * pad, shape[3] + 2 * pad)
+        self.grads = [random(shape[0], c, shape[2] + 2 * pad, shape[3] + 2 * pad)]
+        if interior:  # as the next block hands it back: dense or not, in either layout
+            self.grads.append(laid_out(random(*shape), LAYOUTS[len(act) % 3]))
 
     def run(self, function, dtype=None, device=None) -> tuple[Tensor, dict[str, Tensor]]:
         """Value and gradients of the function, in another dtype or on another device if asked."""
@@ -68,8 +99,14 @@ class Case:
             name: operand.detach().to(device, dtype or operand.dtype).requires_grad_()
             for name, operand in self.operands.items()
         }
-        y = function(**leaves, **self.options)
-        gradients = torch.autograd.grad(y, list(leaves.values()), self.grad_y.to(y))
+        if len(self.grads) == 1:
+            outputs = (function(**leaves, **self.options),)
+        else:
+            outputs = WITH_INTERIOR[function](**leaves, **self.options)
+        y = outputs[0]
+        gradients = torch.autograd.grad(
+            outputs, list(leaves.values()), [grad.to(y) for grad in self.grads]
+        )
         return y, dict(zip(leaves, gradients, strict=True))
 
     def check(self) -> None:
@@ -105,7 +142,8 @@ class Case:
             return everywhere, everywhere, 0.0
         rstd = (x.var((2, 3), correction=0, keepdim=True) + 1e-5).rsqrt()
         scale = rstd if weight is None else rstd * weight[:, None, None].abs()
-        terms = (self.grad_y.cpu().double().abs().amax((2, 3), keepdim=True) * scale).max().item()
+        largest = sum(grad.cpu().double().abs().amax((2, 3), keepdim=True) for grad in self.grads)
+        terms = (largest * scale).max().item()
         if self.act == "none":
             return everywhere, everywhere, terms
         z = instance_norm_act_reference(x, weight, bias, act="none").abs()
@@ -123,15 +161,28 @@ class Case:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_equals_float64(shape, layout, dtype, device, each_backend):
     smallest = min(shape[2:])
-    for act, pad, affine, residual in [
-        ("relu", 0, False, False),
-        ("none", min(1, smallest - 1), False, True),
-        ("leaky_relu", min(3, smallest - 1), True, False),
-        ("relu", min(2, smallest - 1), True, True),
+    for act, pad, affine, residual, interior in [
+        ("relu", 0, False, False, False),
+        ("none", min(1, smallest - 1), False, True, False),
+        ("leaky_relu", min(3, smallest - 1), True, False, True),
+        ("relu", min(2, smallest - 1), True, True, False),
+        ("none", min(1, smallest - 1), False, True, True),
+        ("relu", 0, True, True, True),
     ]:
-        Case(
-            shape, dtype, layout, device, act=act, pad=pad, affine=affine, residual=residual
-        ).check()
+        options = {"act": act, "pad": pad, "affine": affine, "residual": residual}
+        Case(shape, dtype, layout, device, interior=interior, **options).check()
+
+
+def test_the_interior_is_a_view_and_alone_it_carries_a_gradient(device, each_backend):
+    x, residual = torch.randn(2, 1, 3, 6, 5, device=device, dtype=torch.float64).requires_grad_()
+    y, interior = instance_norm_act_and_interior(x, residual=residual, pad=2)
+    assert interior.data_ptr() == y[:, :, 2:, 2:].data_ptr() and interior.stride() == y.stride()
+    assert torch.equal(interior, instance_norm_act(x, residual=residual))
+    grad = torch.randn_like(interior)
+    ours = torch.autograd.grad(interior, (x, residual), grad)
+    plain = torch.autograd.grad(instance_norm_act(x, residual=residual), (x, residual), grad)
+    for mine, theirs in zip(ours, plain, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -226,9 +277,10 @@ def test_gradcheck(layout, device, each_backend):
     weight, bias = torch.randn(2, 2, dtype=torch.float64, device=device)
     residual = torch.randn(2, 2, 4, 5, dtype=torch.float64, device=device)
     inputs = [t.requires_grad_() for t in (x, weight, bias, residual)]
-    assert torch.autograd.gradcheck(
-        lambda x, w, b, r: instance_norm_act(x, w, b, act="leaky_relu", residual=r, pad=2), inputs
-    )
+    for op in (instance_norm_act, instance_norm_act_and_interior):
+        assert torch.autograd.gradcheck(
+            lambda x, w, b, r, op=op: op(x, w, b, act="leaky_relu", residual=r, pad=2), inputs
+        )
 
 
 def test_opcheck(device):
@@ -239,17 +291,21 @@ def test_opcheck(device):
                 residual = torch.randn(2, 3, 8, 8, device=device)[:, :, 1:-1, 1:-1]
                 weight = torch.randn(3, device=device)
                 tensors = [t.requires_grad_(gradients) for t in (x, weight)]
-                torch.library.opcheck(
-                    torch.ops.cyclegan_fast.instance_norm_act.default,
-                    (*tensors, None, residual.detach(), "relu", 0.2, 1, 1e-5, "native"),
-                )
+                for interior in (False, True):
+                    torch.library.opcheck(
+                        torch.ops.cyclegan_fast.instance_norm_act.default,
+                        (*tensors, None, residual, "relu", 0.2, 1, 1e-5, interior, "native"),
+                    )
 
 
 def test_compiles_whole(device, each_backend):
     torch._dynamo.reset()
 
     def block(x, residual):
-        return instance_norm_act(x * 2, residual=residual, pad=1)
+        y, interior = instance_norm_act_and_interior(x * 2, pad=1)
+        return instance_norm_act(y.square(), pad=1) + instance_norm_act(
+            interior.square(), residual=residual, pad=2
+        )
 
     x = torch.randn(2, 3, 6, 6, device=device).contiguous(memory_format=torch.channels_last)
     residual = torch.randn(2, 3, 6, 6, device=device)

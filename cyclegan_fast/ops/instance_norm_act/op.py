@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""instance_norm_act: checks, custom op, fake, autograd; the kernels live behind the back ends."""
+"""instance_norm_act: the functions users call, and what they accept."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cyclegan_fast import backend
-from cyclegan_fast.errors import DoubleBackwardError
 from cyclegan_fast.ops import _common
+from cyclegan_fast.ops.instance_norm_act.autograd import ACTIVATIONS, STEM, forward
 from cyclegan_fast.ops.instance_norm_act.reference import instance_norm_act_reference
-
-STEM = "instance_norm_act"
-ACTIVATIONS = ("none", "relu", "leaky_relu")
 
 backend.register(STEM, {"native": _common.native_probe}, _common.PREFERENCE)
 
@@ -62,12 +61,58 @@ def instance_norm_act(
     Source: Ulyanov, Vedaldi, Lempitsky 2016, arXiv:1607.08022; the residual block of Johnson,
     Alahi, Fei-Fei 2016, arXiv:1603.08155, as used by Zhu et al. 2017, arXiv:1703.10593, section 7.
     """
+    return _apply(x, weight, bias, act, negative_slope, residual, pad, eps, with_interior=False)[0]
+
+
+def instance_norm_act_and_interior(
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    act: str = "relu",
+    negative_slope: float = 0.2,
+    residual: Tensor | None = None,
+    pad: int = 0,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor]:
+    """:func:`instance_norm_act`, and its result without the border, for a skip connection.
+
+        y = instance_norm_act(x, ...),  interior = y[:, :, pad:H + pad, pad:W + pad]
+
+    The interior is a view of y. Slicing y gives the same values, but then autograd fills and adds a
+    whole image for its gradient; here the backward pass adds it where it folds y's own. Do not
+    write to it.
+
+    Args, Raises, Source: as of :func:`instance_norm_act`.
+
+    Returns:
+        y and its interior, [N, C, H + 2 pad, W + 2 pad] and [N, C, H, W].
+
+    Gradients: first order in x, weight, bias and residual, from y, from the interior, or both.
+    """
+    y, skip = _apply(x, weight, bias, act, negative_slope, residual, pad, eps, with_interior=True)
+    return y, _interior(y, pad) if skip is None else _Interior.apply(y, skip, pad)
+
+
+def _apply(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    act: str,
+    negative_slope: float,
+    residual: Tensor | None,
+    pad: int,
+    eps: float,
+    *,
+    with_interior: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Return y, and from a fused back end the tensor that takes the interior's gradient."""
     _check(x, weight, bias, act, residual, pad)
     chosen = backend.resolve(STEM, x.device.type, x.dtype)
     if chosen == "reference":
         if not torch.compiler.is_compiling():
             backend.count(STEM, chosen)
-        return instance_norm_act_reference(
+        y = instance_norm_act_reference(
             x,
             weight,
             bias,
@@ -77,8 +122,9 @@ def instance_norm_act(
             pad=pad,
             eps=eps,
         )
+        return y, None
     stats_dtype = _common.accumulator(x.dtype)
-    return _forward(
+    y, _, _, skip = forward(
         x.contiguous(memory_format=_common.memory_format(x)),
         None if weight is None else weight.to(stats_dtype).contiguous(),
         None if bias is None else bias.to(stats_dtype).contiguous(),
@@ -87,8 +133,30 @@ def instance_norm_act(
         negative_slope,
         pad,
         eps,
+        with_interior,
         chosen,
-    )[0]
+    )
+    return y, skip
+
+
+class _Interior(torch.autograd.Function):
+    """The view of y without its border; its gradient goes to `skip`, an input made to take it."""
+
+    @staticmethod
+    def forward(y: Tensor, skip: Tensor, pad: int) -> Tensor:
+        return _interior(y, pad)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
+        return None, grad, None
+
+
+def _interior(y: Tensor, pad: int) -> Tensor:
+    return y.narrow(2, pad, y.shape[2] - 2 * pad).narrow(3, pad, y.shape[3] - 2 * pad)
 
 
 def _check(
@@ -124,149 +192,3 @@ def _check(
                 f"got {tuple(residual.shape)}"
             )
     _common.check_pad(STEM, pad, height, width)
-
-
-@torch.library.custom_op("cyclegan_fast::instance_norm_act", mutates_args=())
-def _forward(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    act: str,
-    negative_slope: float,
-    pad: int,
-    eps: float,
-    backend_name: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    y, mean, rstd = _outputs(x, pad)
-    if x.numel():
-        torch.ops.cyclegan_fast_C.instance_norm_act_fwd(
-            x,
-            weight,
-            bias,
-            residual,
-            ACTIVATIONS.index(act),
-            negative_slope,
-            pad,
-            eps,
-            y,
-            mean,
-            rstd,
-            _workspace(x),
-        )
-    backend.count(STEM, backend_name)
-    return y, mean, rstd
-
-
-@_forward.register_fake
-def _(x, weight, bias, residual, act, negative_slope, pad, eps, backend_name):
-    return _outputs(x, pad)
-
-
-def _outputs(x: Tensor, pad: int) -> tuple[Tensor, Tensor, Tensor]:
-    n, c, h, w = x.shape
-    stats_dtype = _common.accumulator(x.dtype)
-    y = torch.empty(
-        (n, c, h + 2 * pad, w + 2 * pad),
-        dtype=x.dtype,
-        device=x.device,
-        memory_format=_common.memory_format(x),
-    )
-    return y, x.new_empty((n, c), dtype=stats_dtype), x.new_empty((n, c), dtype=stats_dtype)
-
-
-def _workspace(x: Tensor) -> Tensor:
-    size = torch.ops.cyclegan_fast_C.instance_norm_act_workspace(
-        *x.shape, _common.memory_format(x) == torch.channels_last, x.device.type
-    )
-    return x.new_empty((size,), dtype=_common.accumulator(x.dtype))
-
-
-@torch.library.custom_op("cyclegan_fast::instance_norm_act_backward", mutates_args=())
-def _backward(
-    grad_y: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
-    act: str,
-    negative_slope: float,
-    pad: int,
-    with_residual: bool,
-    backend_name: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    grad_x, grad_residual, sums = _gradients(x, mean, with_residual)
-    if x.numel():
-        torch.ops.cyclegan_fast_C.instance_norm_act_bwd(
-            grad_y,
-            None,
-            x,
-            weight,
-            bias,
-            mean,
-            rstd,
-            ACTIVATIONS.index(act),
-            negative_slope,
-            pad,
-            grad_x,
-            grad_residual if with_residual else None,
-            sums,
-            _workspace(x),
-        )
-    backend.count(f"{STEM}_backward", backend_name)
-    return grad_x, grad_residual, sums
-
-
-@_backward.register_fake
-def _(grad_y, x, weight, bias, mean, rstd, act, slope, pad, with_residual, backend_name):
-    return _gradients(x, mean, with_residual)
-
-
-def _gradients(x: Tensor, mean: Tensor, with_residual: bool) -> tuple[Tensor, Tensor, Tensor]:
-    # A custom op cannot return an optional tensor: an empty one stands for "not asked for".
-    grad_residual = torch.empty_like(x) if with_residual else x.new_empty((0,))
-    return torch.empty_like(x), grad_residual, mean.new_empty((2, *mean.shape))
-
-
-def _setup_context(ctx, inputs, output) -> None:
-    x, weight, bias, residual, act, negative_slope, pad, _eps, backend_name = inputs
-    _y, mean, rstd = output
-    ctx.mark_non_differentiable(mean, rstd)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, weight, bias, mean, rstd)
-    ctx.call = (act, negative_slope, pad, backend_name)
-    ctx.has_residual = residual is not None
-
-
-def _autograd(ctx, grad_y, _grad_mean, _grad_rstd):
-    nothing = (None,) * 9
-    if grad_y is None:
-        return nothing
-    x, weight, bias, mean, rstd = ctx.saved_tensors
-    act, negative_slope, pad, backend_name = ctx.call
-    needs_x, needs_weight, needs_bias, needs_residual = ctx.needs_input_grad[:4]
-    needs_residual = needs_residual and ctx.has_residual
-    grad_y = grad_y.contiguous(memory_format=_common.memory_format(x))
-    # Without a pad the residual's gradient is grad_y itself: nothing to fold, nothing to write.
-    folds = needs_residual and pad > 0
-    grad_x, grad_residual, sums = _backward(
-        grad_y, x, weight, bias, mean, rstd, act, negative_slope, pad, folds, backend_name
-    )
-    return (
-        grad_x if needs_x else None,
-        sums[1].sum(0) if needs_weight else None,
-        sums[0].sum(0) if needs_bias else None,
-        (grad_residual if folds else grad_y) if needs_residual else None,
-        *nothing[4:],
-    )
-
-
-_forward.register_autograd(_autograd, setup_context=_setup_context)
-
-
-def _no_second_derivative(ctx, *_grads):
-    raise DoubleBackwardError(STEM)
-
-
-_backward.register_autograd(_no_second_derivative, setup_context=lambda ctx, inputs, output: None)

@@ -28,10 +28,11 @@ STABLE_TORCH_LIBRARY(cyclegan_fast_C, library) {
   library.def("reflect_pad2d_fwd(Tensor x, int pad, Tensor(a!) y) -> ()");
   library.def("reflect_pad2d_bwd(Tensor grad_y, int pad, Tensor(a!) grad_x) -> ()");
 
-  library.def("l1_loss_fwd(Tensor a, Tensor b, Tensor(a!) loss, Tensor(b!) workspace) -> ()");
   library.def(
-      "l1_loss_bwd(Tensor grad_loss, Tensor a, Tensor b, Tensor(a!)? grad_a, Tensor(b!)? grad_b) "
+      "l1_loss_fwd(Tensor a, Tensor b, Tensor(a!) loss, Tensor(b!)? sign, Tensor(c!) workspace) "
       "-> ()");
+  library.def(
+      "l1_loss_bwd(Tensor grad_loss, Tensor sign, Tensor(a!)? grad_a, Tensor(b!)? grad_b) -> ()");
 
   library.def(
       "lsgan_loss_fwd(Tensor pred, Tensor? target, float target_value, Tensor(a!) loss, "

@@ -82,12 +82,17 @@ class Checker {
 
   // Shape, dtype and the first tensor's device; strides are not looked at.
   void like(const char* argument, const Tensor& x, const Shape& shape, Dtype expected) const {
+    place(argument, x, shape);
+    if (const Dtype got = dtype(argument, x); got != expected)
+      fail(argument, text("of dtype ", name(expected)), name(got));
+  }
+
+  // Shape and the first tensor's device, for a tensor of whole numbers.
+  void place(const char* argument, const Tensor& x, const Shape& shape) const {
     const auto sizes = x.sizes();
     bool same = sizes.size() == shape.size();
     for (size_t i = 0; same && i < shape.size(); ++i) same = sizes[i] == shape[i];
     if (!same) fail(argument, "of shape " + list_text(shape), list_text(sizes));
-    if (const Dtype got = dtype(argument, x); got != expected)
-      fail(argument, text("of dtype ", name(expected)), name(got));
     if (x.device() != first_.device())
       fail(argument, "on the device of the first tensor", device_text(x));
   }

@@ -9,6 +9,26 @@
 namespace cyclegan_fast {
 namespace {
 
+template <class T>
+struct SignVecOf {
+  typedef int8_t type __attribute__((vector_size(kLanes<T>)));
+};
+
+// -1, 0 or 1; 0 for NaN.
+template <class T>
+CYCLEGAN_FAST_INLINE void store_sign(int8_t* to, Vec<T> value) {
+  using SignVec = typename SignVecOf<T>::type;
+  const SignVec sign = __builtin_convertvector((value < 0) - (value > 0), SignVec);
+  __builtin_memcpy(to, &sign, sizeof sign);
+}
+
+template <class T>
+CYCLEGAN_FAST_INLINE Vec<T> load_sign(const int8_t* from) {
+  typename SignVecOf<T>::type sign;
+  __builtin_memcpy(&sign, from, sizeof sign);
+  return __builtin_convertvector(sign, Vec<T>);
+}
+
 // Sum of term(difference) over one chunk of `difference`, which has at(i) and partial_at(i, count);
 // term must be zero at zero.
 template <class T, class Difference, class Term>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// l1_loss: what the torch side hands to a kernel. loss = sum |a - b| / numel.
+// l1_loss: what the torch side hands to a kernel. loss = sum |a - b| / numel. The pass that sums
+// notes sign(a - b), an eighth to a quarter of a's bytes, and backward reads nothing else.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +16,7 @@ struct L1LossFwdParams {
   const void* a;    // [numel]
   const void* b;    // [numel]
   void* loss;       // acc [1]
+  int8_t* sign;     // [numel] or NULL: sign(a - b), 0 at 0 and at NaN
   void* workspace;  // acc [loss_workspace(numel)]: sums of chunks
 };
 
@@ -22,9 +24,8 @@ struct L1LossBwdParams {
   Dtype dtype;
   int64_t numel;
   const void* grad_loss;  // acc [1]
-  const void* a;          // [numel]
-  const void* b;          // [numel]
-  void* grad_a;           // [numel] or NULL: grad_loss * sign(a - b) / numel
+  const int8_t* sign;     // [numel]
+  void* grad_a;           // [numel] or NULL: grad_loss * sign / numel
   void* grad_b;           // [numel] or NULL: its negative
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The kernels of a loss that is the mean of a term of a - b: Loss::term(d) forward, and backward
-// d loss / d a = Loss::derivative(d) * grad_loss / numel = -d loss / d b.
+// d loss / d a = Loss::derivative(d) * grad_loss / numel = -d loss / d b. Where the derivative is
+// the sign alone (Loss::kNotesSign), forward notes it and backward reads neither a nor b.
 #pragma once
 
 #include "common/dispatch.cuh"
@@ -24,6 +25,8 @@ struct LossArguments {
   A target;
   const A* grad_loss;
   A *loss, *partial;
+  int8_t* sign;         // written by forward, or null
+  const int8_t* noted;  // the same, read by backward
   T *grad_a, *grad_b;
 };
 
@@ -42,6 +45,27 @@ __device__ inline void load_difference(const LossArguments<T>& p, int64_t at,
   }
 }
 
+template <int kWidth, typename A>
+__device__ inline void store_sign(const A (&d)[kWidth], int8_t* to) {
+  Vector<int8_t, kWidth> sign;
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) sign.lane[i] = static_cast<int8_t>((d[i] > 0) - (d[i] < 0));
+  store_vector(sign, to);
+}
+
+// The terms of kWidth elements from `at` on, summed.
+template <typename Loss, typename T, int kWidth>
+__device__ inline Accumulator<T> sum_terms(const LossArguments<T>& p, int64_t at) {
+  Accumulator<T> d[kWidth], sum = 0;
+  load_difference<kWidth>(p, at, d);
+  if constexpr (Loss::kNotesSign) {
+    if (p.sign) store_sign(d, p.sign + at);
+  }
+#pragma unroll
+  for (int k = 0; k < kWidth; ++k) sum += Loss::term(d[k]);
+  return sum;
+}
+
 // One partial sum per block; a single block writes the mean itself.
 template <typename Loss, typename T, int kWidth>
 __global__ void __launch_bounds__(kLossThreads) loss_partial_kernel(const LossArguments<T> p) {
@@ -52,18 +76,10 @@ __global__ void __launch_bounds__(kLossThreads) loss_partial_kernel(const LossAr
   const int64_t vectors = p.numel / kWidth;
   A sum = 0;
 #pragma unroll 2
-  for (int64_t i = thread; i < vectors; i += threads) {
-    A d[kWidth];
-    load_difference<kWidth>(p, i * kWidth, d);
-#pragma unroll
-    for (int k = 0; k < kWidth; ++k) sum += Loss::term(d[k]);
-  }
+  for (int64_t i = thread; i < vectors; i += threads)
+    sum += sum_terms<Loss, T, kWidth>(p, i * kWidth);
   const int64_t tail = vectors * kWidth + thread;
-  if (tail < p.numel) {
-    A d[1];
-    load_difference<1>(p, tail, d);
-    sum += Loss::term(d[0]);
-  }
+  if (tail < p.numel) sum += sum_terms<Loss, T, 1>(p, tail);
   sum = block_sum(sum, shared);
   if (threadIdx.x == 0) {
     if (gridDim.x == 1) {
@@ -89,9 +105,17 @@ __device__ inline void write_gradients(const LossArguments<T>& p, int64_t at,
                                        Accumulator<T> upstream) {
   using A = Accumulator<T>;
   A d[kWidth];
-  load_difference<kWidth>(p, at, d);
+  if constexpr (Loss::kNotesSign) {
+    const auto sign = load_vector<int8_t, kWidth>(p.noted + at);
 #pragma unroll
-  for (int i = 0; i < kWidth; ++i) d[i] = Loss::derivative(d[i]) * upstream;
+    for (int i = 0; i < kWidth; ++i) d[i] = static_cast<A>(sign.lane[i]);
+  } else {
+    load_difference<kWidth>(p, at, d);
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) d[i] = Loss::derivative(d[i]);
+  }
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) d[i] *= upstream;
   if (p.grad_a) store(d, p.grad_a + at);
   if (!p.grad_b) return;
 #pragma unroll
@@ -112,7 +136,8 @@ __global__ void __launch_bounds__(kLossThreads) loss_gradient_kernel(const LossA
 
 template <typename T>
 bool wide(const LossArguments<T>& p) {
-  return aligned(p.a, 16) && aligned(p.b, 16) && aligned(p.grad_a, 16) && aligned(p.grad_b, 16);
+  return aligned(p.a, 16) && aligned(p.b, 16) && aligned(p.grad_a, 16) && aligned(p.grad_b, 16) &&
+         aligned(p.sign, kWidest<T>) && aligned(p.noted, kWidest<T>);
 }
 
 template <typename Loss, typename T>

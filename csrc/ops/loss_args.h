@@ -10,10 +10,9 @@
 namespace cyclegan_fast {
 
 // Tensors are read flat: each must fill one stretch of memory, and all in the same order.
-inline void check_flat(const Checker& check, const char* argument, const Tensor& x,
-                       const Tensor& first, Dtype dtype) {
+inline void check_order(const Checker& check, const char* argument, const Tensor& x,
+                        const Tensor& first) {
   const auto sizes = first.sizes();
-  check.like(argument, x, Shape(sizes.begin(), sizes.end()), dtype);
   const auto same_order = [&] {
     const auto strides = x.strides(), expected = first.strides();
     for (size_t d = 0; d < sizes.size(); ++d)
@@ -27,37 +26,58 @@ inline void check_flat(const Checker& check, const char* argument, const Tensor&
                "strides " + list_text(x.strides()));
 }
 
+inline void check_flat(const Checker& check, const char* argument, const Tensor& x,
+                       const Tensor& first, Dtype dtype) {
+  const auto sizes = first.sizes();
+  check.like(argument, x, Shape(sizes.begin(), sizes.end()), dtype);
+  check_order(check, argument, x, first);
+}
+
+inline void check_sign(const Checker& check, const Tensor& sign, const Tensor& first) {
+  if (sign.scalar_type() != ScalarType::Char)
+    check.fail("sign", "of dtype int8", torch::headeronly::toString(sign.scalar_type()));
+  const auto sizes = first.sizes();
+  check.place("sign", sign, Shape(sizes.begin(), sizes.end()));
+  check_order(check, "sign", sign, first);
+}
+
 inline void check_scalar(const Checker& check, const char* argument, const Tensor& x, Dtype acc) {
   if (x.numel() != 1) check.fail(argument, "of one element", list_text(x.sizes()));
   check.workspace(argument, x, 1, acc);
 }
 
 inline L1LossFwdParams l1_loss_fwd_args(const Tensor& a, const Tensor& b, const Tensor& loss,
-                                        const Tensor& workspace) {
+                                        const OptionalTensor& sign, const Tensor& workspace) {
   const Checker check("l1_loss_fwd", a);
   const Dtype dtype = check.dtype("a", a), acc = accumulator(dtype);
   check_flat(check, "a", a, a, dtype);
   check_flat(check, "b", b, a, dtype);
   check_scalar(check, "loss", loss, acc);
+  if (sign) check_sign(check, *sign, a);
   check.workspace("workspace", workspace, loss_workspace(a.numel()), acc);
-  return {dtype, a.numel(), data(a), data(b), mutable_data(loss), mutable_data(workspace)};
-}
-
-inline L1LossBwdParams l1_loss_bwd_args(const Tensor& grad_loss, const Tensor& a, const Tensor& b,
-                                        const OptionalTensor& grad_a,
-                                        const OptionalTensor& grad_b) {
-  const Checker check("l1_loss_bwd", a);
-  const Dtype dtype = check.dtype("a", a);
-  check_scalar(check, "grad_loss", grad_loss, accumulator(dtype));
-  check_flat(check, "a", a, a, dtype);
-  check_flat(check, "b", b, a, dtype);
-  if (grad_a) check_flat(check, "grad_a", *grad_a, a, dtype);
-  if (grad_b) check_flat(check, "grad_b", *grad_b, a, dtype);
   return {dtype,
           a.numel(),
-          data(grad_loss),
           data(a),
           data(b),
+          mutable_data(loss),
+          static_cast<int8_t*>(mutable_data(sign)),
+          mutable_data(workspace)};
+}
+
+inline L1LossBwdParams l1_loss_bwd_args(const Tensor& grad_loss, const Tensor& sign,
+                                        const OptionalTensor& grad_a,
+                                        const OptionalTensor& grad_b) {
+  const Checker check("l1_loss_bwd", sign);
+  if (!grad_a && !grad_b) check.fail("grad_a or grad_b", "given", "neither");
+  const Dtype dtype = grad_a ? check.dtype("grad_a", *grad_a) : check.dtype("grad_b", *grad_b);
+  check_scalar(check, "grad_loss", grad_loss, accumulator(dtype));
+  check_sign(check, sign, sign);
+  if (grad_a) check_flat(check, "grad_a", *grad_a, sign, dtype);
+  if (grad_b) check_flat(check, "grad_b", *grad_b, sign, dtype);
+  return {dtype,
+          sign.numel(),
+          data(grad_loss),
+          static_cast<const int8_t*>(data(sign)),
           mutable_data(grad_a),
           mutable_data(grad_b)};
 }

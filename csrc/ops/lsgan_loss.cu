@@ -7,6 +7,7 @@ namespace cyclegan_fast {
 namespace {
 
 struct Lsgan {
+  static constexpr bool kNotesSign = false;
   template <typename A>
   __device__ static A term(A d) {
     return d * d;

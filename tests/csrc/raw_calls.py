@@ -22,11 +22,15 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
 
 
 class Guarded:
-    """A tensor of NaN in the midst of NaN, that can tell whether its surroundings were written."""
+    """A tensor in the midst of guards, that can tell whether its surroundings were written.
+
+    Guards are NaN, and 127 for a tensor of signs.
+    """
 
     def __init__(self, shape, dtype: torch.dtype, layout: str = "contiguous") -> None:
         numel = int(torch.Size(shape).numel())
-        self._storage = torch.full((numel + 2 * MARGIN,), float("nan"), dtype=dtype)
+        guard = float("nan") if dtype.is_floating_point else 127
+        self._storage = torch.full((numel + 2 * MARGIN,), guard, dtype=dtype)
         inner = self._storage[MARGIN : MARGIN + numel]
         if layout == "channels_last":
             n, c, h, w = shape
@@ -37,13 +41,17 @@ class Guarded:
     def check_margins(self, name: str) -> None:
         """Fail if an element outside the tensor was written."""
         outside = torch.cat([self._storage[:MARGIN], self._storage[-MARGIN:]])
-        assert bool(outside.isnan().all()), f"{name}: written outside its memory"
+        assert bool(_is_guard(outside).all()), f"{name}: written outside its memory"
 
     def check(self, name: str) -> Tensor:
         """Return the tensor; fail if an element was left out or one outside was written."""
         self.check_margins(name)
-        assert not bool(self.tensor.isnan().any()), f"{name}: not written everywhere"
+        assert not bool(_is_guard(self.tensor).any()), f"{name}: not written everywhere"
         return self.tensor
+
+
+def _is_guard(x: Tensor) -> Tensor:
+    return x.isnan() if x.is_floating_point() else x == 127
 
 
 def placed(values: Tensor, layout: str = "contiguous") -> Tensor:

@@ -35,8 +35,15 @@ def backward(**changes):
     ops.instance_norm_act_bwd(*(arguments | changes).values())
 
 
-def l1(a=X, b=X, loss=None, workspace=WORK):
-    ops.l1_loss_fwd(a, b, torch.empty(()) if loss is None else loss, workspace)
+SIGN, GRAD = X.char(), X.clone()
+
+
+def l1(a=X, b=X, loss=None, sign=None, workspace=WORK):
+    ops.l1_loss_fwd(a, b, torch.empty(()) if loss is None else loss, sign, workspace)
+
+
+def l1_backward(sign=SIGN, grad_a=GRAD, grad_b=None):
+    ops.l1_loss_bwd(torch.ones(()), sign, grad_a, grad_b)
 
 
 def lsgan_backward(grad_loss=None, pred=X, target=None, grad_pred=None, grad_target=None):
@@ -88,6 +95,13 @@ CASES = [
     (l1, {"loss": torch.empty(2)}, "loss must be of one element, got [2]"),
     (l1, {"loss": torch.empty((), dtype=torch.float64)}, "loss must be of dtype float32, got"),
     (l1, {"a": torch.ones(9000), "b": torch.ones(9000), "workspace": WORK[:2]}, "at least 3 elem"),
+    (l1, {"sign": X.clone()}, "sign must be of dtype int8, got Float"),
+    (l1, {"sign": Y.char()}, "sign must be of shape [2, 3, 6, 5], got [2, 3, 8, 7]"),
+    (l1, {"sign": LAST.char()}, "sign must be contiguous or channels_last as the first tensor"),
+    (l1_backward, {"sign": X}, "sign must be of dtype int8, got Float"),
+    (l1_backward, {"grad_a": None}, "grad_a or grad_b must be given, got neither"),
+    (l1_backward, {"grad_b": X.half()}, "grad_b must be of dtype float32, got float16"),
+    (l1_backward, {"grad_a": Y}, "grad_a must be of shape [2, 3, 6, 5], got [2, 3, 8, 7]"),
     (lsgan_backward, {"grad_loss": torch.ones(3)}, "grad_loss must be of one element, got [3]"),
     (lsgan_backward, {"target": Y}, "target must be of shape [2, 3, 6, 5], got [2, 3, 8, 7]"),
     (lsgan_backward, {"grad_pred": LAST.clone()}, "grad_pred must be contiguous or channels_last"),
@@ -96,6 +110,7 @@ NAMES = {
     forward: "instance_norm_act_fwd",
     backward: "instance_norm_act_bwd",
     l1: "l1_loss_fwd",
+    l1_backward: "l1_loss_bwd",
     lsgan_backward: "lsgan_loss_bwd",
 }
 

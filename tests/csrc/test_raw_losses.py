@@ -26,9 +26,9 @@ def sized_workspace(numel: int, dtype: torch.dtype) -> Guarded:
     return Guarded((ops.loss_workspace(numel),), accumulator(dtype))
 
 
-def l1(a, b):
+def l1(a, b, sign=None):
     loss, work = Guarded((), accumulator(a.dtype)), sized_workspace(a.numel(), a.dtype)
-    ops.l1_loss_fwd(a, b, loss.tensor, work.tensor)
+    ops.l1_loss_fwd(a, b, loss.tensor, sign, work.tensor)
     work.check_margins("workspace")
     return loss.check("loss")
 
@@ -55,7 +55,10 @@ def test_l1_gradient(shape, dtype, with_a, with_b):
     a, b = operands(shape, dtype)
     grad_loss = torch.tensor(-1.7 * a.numel(), dtype=accumulator(dtype))
     grads = [Guarded(shape, dtype) if wanted else None for wanted in (with_a, with_b)]
-    ops.l1_loss_bwd(grad_loss, a, b, *(None if g is None else g.tensor for g in grads))
+    signs = Guarded(shape, torch.int8)
+    assert torch.equal(l1(a, b, signs.tensor), l1(a, b)), "the loss with and without the signs"
+    assert torch.equal(signs.check("sign"), (a.double() - b.double()).sign().char())
+    ops.l1_loss_bwd(grad_loss, signs.tensor, *(None if g is None else g.tensor for g in grads))
     truth = grad_loss.double() * (a.double() - b.double()).sign() / a.numel()
     for sign, name, grad in zip((1, -1), ("grad_a", "grad_b"), grads, strict=True):
         if grad is not None:
@@ -106,19 +109,23 @@ def test_any_one_memory_order_is_read_flat(layout):
 def test_nan_is_not_lost(dtype):
     a, b = operands((9000,), dtype)
     a[8999] = float("nan")
-    assert math.isnan(ops_loss(a, b)) and math.isnan(ops_loss(a, b, least_squares=True))
+    assert math.isnan(raw_loss(a, b)) and math.isnan(raw_loss(a, b, least_squares=True))
+    sign = torch.full((9000,), 7, dtype=torch.int8)
+    assert math.isnan(raw_loss(a, b, sign))
+    assert sign[8999] == 0, "as PyTorch's own gradient"
     grad = Guarded((9000,), dtype)
-    ops.l1_loss_bwd(torch.ones((), dtype=accumulator(dtype)), a, b, grad.tensor, None)
-    assert grad.tensor.isnan().nonzero().flatten().tolist() == [8999]
+    nan = torch.full((), float("nan"), dtype=accumulator(dtype))
+    ops.l1_loss_bwd(nan, sign, grad.tensor, None)
+    assert grad.tensor.isnan().all()
 
 
-def ops_loss(a, b, least_squares: bool = False) -> float:
+def raw_loss(a, b, sign=None, least_squares: bool = False) -> float:
     loss = torch.zeros((), dtype=accumulator(a.dtype))
     work = sized_workspace(a.numel(), a.dtype).tensor
     if least_squares:
         ops.lsgan_loss_fwd(a, b, 0.0, loss, work)
     else:
-        ops.l1_loss_fwd(a, b, loss, work)
+        ops.l1_loss_fwd(a, b, loss, sign, work)
     return loss.item()
 
 
@@ -130,9 +137,10 @@ def test_same_bits_on_any_number_of_threads(dtype):
         results = []
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            grad = Guarded(a.shape, dtype)
-            ops.l1_loss_bwd(torch.ones((), dtype=torch.float32), a, b, grad.tensor, None)
-            results.append((l1(a, b), lsgan(a, b), grad.check("grad_a")))
+            grad, sign = Guarded(a.shape, dtype), torch.empty_like(a, dtype=torch.int8)
+            loss = l1(a, b, sign)
+            ops.l1_loss_bwd(torch.ones((), dtype=torch.float32), sign, grad.tensor, None)
+            results.append((loss, lsgan(a, b), grad.check("grad_a")))
         for result in results[1:]:
             assert all(torch.equal(x, y) for x, y in zip(result, results[0], strict=True))
     finally:

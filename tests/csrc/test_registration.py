@@ -49,6 +49,7 @@ def calls():
     mean, rstd = x.mean((2, 3)), x.var((2, 3), unbiased=False).rsqrt()
     work = torch.empty(ops.instance_norm_act_workspace(1, 3, 5, 6, False, "cpu"))
     loss, sums = torch.empty(()), torch.empty(ops.loss_workspace(x.numel()))
+    sign = torch.zeros_like(x, dtype=torch.int8)
     one, like = torch.ones(()), lambda: torch.empty_like(x)
     norm = (None, None, x, 1, 0.2, pad, 1e-5, y, stats, stats.clone(), work)
     grad_norm = (torch.randn_like(y), x, x, None, None, mean, rstd, 1, 0.2, pad)
@@ -57,8 +58,8 @@ def calls():
         "instance_norm_act_bwd": (*grad_norm, like(), like(), torch.empty(2, 1, 3), work),
         "reflect_pad2d_fwd": (x, pad, y),
         "reflect_pad2d_bwd": (torch.randn_like(y), pad, like()),
-        "l1_loss_fwd": (x, torch.randn_like(x), loss, sums),
-        "l1_loss_bwd": (one, x, torch.randn_like(x), like(), None),
+        "l1_loss_fwd": (x, torch.randn_like(x), loss, sign, sums),
+        "l1_loss_bwd": (one, sign, like(), None),
         "lsgan_loss_fwd": (x, None, 1.0, loss, sums),
         "lsgan_loss_bwd": (one, x, torch.randn_like(x), 0.0, like(), like()),
     }

@@ -156,10 +156,11 @@ def losses(dtype: torch.dtype, numel: int, offset: int = 0):
     ops = raw_ops.ops
     wide = [v.double().requires_grad_() for v in (a, b)]
     upstream = torch.full((), 0.37, dtype=accumulator(dtype), device=raw_ops.device)
+    sign = torch.full((numel + offset,), 127, dtype=torch.int8, device=raw_ops.device)[offset:]
     yield (
         (wide[0] - wide[1]).abs().mean(), wide, upstream, (a, b),
-        lambda loss, ws: ops.l1_loss_fwd(a, b, loss, ws),
-        lambda ga, gb: ops.l1_loss_bwd(upstream, a, b, ga, gb),
+        lambda loss, ws: ops.l1_loss_fwd(a, b, loss, sign, ws),
+        lambda ga, gb: ops.l1_loss_bwd(upstream, sign, ga, gb),
     )  # fmt: skip
     yield (
         (wide[0] - wide[1]).square().mean(), wide, upstream, (a, b),
@@ -190,7 +191,9 @@ def test_losses(dtype, numel, offset):
 
 
 def test_loss_gradient_of_one_side():
-    (_, _, _, (a, _), _, backward), *_ = losses(torch.float32, 5000)
+    (_, _, _, (a, _), forward, backward), *_ = losses(torch.float32, 5000)
+    workspace = poisoned((raw_ops.ops.loss_workspace(5000),), torch.float32)
+    forward(poisoned((), torch.float32), workspace)
     both = [poisoned(a.shape, a.dtype) for _ in range(2)]
     backward(*both)
     for i in range(2):

@@ -73,6 +73,14 @@ def test_l1_gradient_where_equal_is_zero(device, each_backend):
     torch.testing.assert_close(gradient.cpu(), torch.tensor([0.0, -1 / 3, 1 / 3]))
 
 
+def test_l1_at_nan_is_pytorchs(device, each_backend):
+    a = torch.tensor([1.0, float("nan"), 3.0], device=device, requires_grad=True)
+    b = torch.tensor([2.0, 2.0, 2.0], device=device)
+    loss, plain = l1_loss(a, b), F.l1_loss(a, b)
+    assert loss.isnan() and plain.isnan()
+    torch.testing.assert_close(torch.autograd.grad(loss, a), torch.autograd.grad(plain, a))
+
+
 @pytest.mark.parametrize("loss", [l1_loss, lsgan_loss])
 def test_layouts_agree(loss, device, each_backend):
     a, b = torch.randn(2, 2, 3, 9, 10, device=device)
@@ -115,7 +123,8 @@ def test_opcheck(device):
     a.requires_grad_()
     ops = torch.ops.cyclegan_fast
     with backend.use_backend("native"):
-        torch.library.opcheck(ops.l1_loss.default, (a, b, "native"))
+        torch.library.opcheck(ops.l1_loss.default, (a, b, True, "native"))
+        torch.library.opcheck(ops.l1_loss.default, (a.detach(), b, False, "native"))
         torch.library.opcheck(ops.lsgan_loss.default, (a, None, 1.0, "native"))
         torch.library.opcheck(ops.lsgan_loss.default, (a, b, 0.0, "native"))
 

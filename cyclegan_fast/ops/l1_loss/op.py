@@ -34,7 +34,8 @@ def l1_loss(a: Tensor, b: Tensor) -> Tensor:
         BackendUnavailableError: a back end chosen by name cannot serve.
         DoubleBackwardError: a second derivative was asked of a fused back end.
 
-    Gradients: first order in a and b; sign(0) = 0.
+    Gradients: first order in a and b; sign(0) = sign(NaN) = 0, as PyTorch's. The pass that sums
+    notes the signs, a byte each, and backward reads these alone.
 
     Source: Zhu et al. 2017, arXiv:1703.10593, equation 2 and section 5.2.
     """
@@ -46,45 +47,59 @@ def l1_loss(a: Tensor, b: Tensor) -> Tensor:
             backend.count(STEM, chosen)
         return l1_loss_reference(a, b)
     a, b = _common.same_order(a.to(dtype), b.to(dtype))
-    return _forward(a, b, chosen)
+    wants_gradient = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
+    return _forward(a, b, wants_gradient, chosen)[0]
 
 
 @torch.library.custom_op("cyclegan_fast::l1_loss", mutates_args=())
-def _forward(a: Tensor, b: Tensor, backend_name: str) -> Tensor:
-    loss = _scalar(a)
-    torch.ops.cyclegan_fast_C.l1_loss_fwd(a, b, loss, _common.loss_workspace(a))
+def _forward(
+    a: Tensor, b: Tensor, wants_gradient: bool, backend_name: str
+) -> tuple[Tensor, Tensor]:
+    loss, sign = _outputs(a, wants_gradient)
+    torch.ops.cyclegan_fast_C.l1_loss_fwd(
+        a, b, loss, sign if wants_gradient else None, _common.loss_workspace(a)
+    )
     backend.count(STEM, backend_name)
-    return loss
+    return loss, sign
 
 
 @_forward.register_fake
-def _(a, b, backend_name):
-    return _scalar(a)
+def _(a, b, wants_gradient, backend_name):
+    return _outputs(a, wants_gradient)
 
 
-def _scalar(a: Tensor) -> Tensor:
-    return a.new_empty((), dtype=_common.accumulator(a.dtype))
+def _outputs(a: Tensor, wants_gradient: bool) -> tuple[Tensor, Tensor]:
+    loss = a.new_empty((), dtype=_common.accumulator(a.dtype))
+    # A custom op cannot return an optional tensor: an empty one stands for "not asked for".
+    sign = torch.empty_like(a, dtype=torch.int8) if wants_gradient else a.new_empty(0).char()
+    return loss, sign
 
 
 @torch.library.custom_op("cyclegan_fast::l1_loss_backward", mutates_args=())
 def _backward(
-    grad_loss: Tensor, a: Tensor, b: Tensor, with_a: bool, with_b: bool, backend_name: str
+    grad_loss: Tensor,
+    sign: Tensor,
+    a: Tensor,
+    b: Tensor,
+    with_a: bool,
+    with_b: bool,
+    backend_name: str,
 ) -> tuple[Tensor, Tensor]:
+    # Of a and b nothing is read; they lead a second derivative to the error that it must meet.
     grad_a, grad_b = _gradients(a, with_a, with_b)
     torch.ops.cyclegan_fast_C.l1_loss_bwd(
-        grad_loss, a, b, grad_a if with_a else None, grad_b if with_b else None
+        grad_loss, sign, grad_a if with_a else None, grad_b if with_b else None
     )
     backend.count(f"{STEM}_backward", backend_name)
     return grad_a, grad_b
 
 
 @_backward.register_fake
-def _(grad_loss, a, b, with_a, with_b, backend_name):
+def _(grad_loss, sign, a, b, with_a, with_b, backend_name):
     return _gradients(a, with_a, with_b)
 
 
 def _gradients(a: Tensor, with_a: bool, with_b: bool) -> tuple[Tensor, Tensor]:
-    # A custom op cannot return an optional tensor: an empty one stands for "not asked for".
     def gradient(wanted: bool) -> Tensor:
         return torch.empty_like(a) if wanted else a.new_empty((0,))
 
@@ -92,14 +107,16 @@ def _gradients(a: Tensor, with_a: bool, with_b: bool) -> tuple[Tensor, Tensor]:
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    a, b, ctx.backend_name = inputs
-    ctx.save_for_backward(a, b)
+    a, b, _wants_gradient, ctx.backend_name = inputs
+    _loss, sign = output
+    ctx.mark_non_differentiable(sign)
+    ctx.save_for_backward(sign, a, b)
 
 
-def _autograd(ctx, grad_loss):
+def _autograd(ctx, grad_loss, _grad_sign):
     needs_a, needs_b = ctx.needs_input_grad[:2]
     grad_a, grad_b = _backward(grad_loss, *ctx.saved_tensors, needs_a, needs_b, ctx.backend_name)
-    return grad_a if needs_a else None, grad_b if needs_b else None, None
+    return grad_a if needs_a else None, grad_b if needs_b else None, None, None
 
 
 _forward.register_autograd(_autograd, setup_context=_setup_context)

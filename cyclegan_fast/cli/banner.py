@@ -80,6 +80,8 @@ def choices(trainer: Trainer) -> list[str]:
             chosen.append("layout channels_last: convolutions and fused ops are fastest in it")
         else:
             chosen.append("layout contiguous: PyTorch's own norms and pads are fastest in it")
+    if config.merge == "auto":
+        chosen.append(f"passes {_passes(trainer)}")
     if not config.accelerate:
         return [*chosen, "fused ops none: --no_accelerate"]
     counts = [
@@ -94,6 +96,15 @@ def choices(trainer: Trainer) -> list[str]:
         why = "" if name != "reference" else f": {_why_reference(stems[0], device.type, dtype)}"
         chosen.append(f"kernels {name} for {', '.join(stems)}{why}")
     return chosen
+
+
+def _passes(trainer: Trainer) -> str:
+    arrangement = trainer.engine.arrangement
+    if arrangement.ordered:
+        return "one by one: dropout and batch norm see which pictures come together"
+    if arrangement.merge:
+        return "fake with identity and real with generated, at once: same result, fewer launches"
+    return "one by one: at this size pictures at once would leave the GPU's cache"
 
 
 def _why_reference(op: str, device_type: str, dtype: torch.dtype) -> str:

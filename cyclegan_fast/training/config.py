@@ -24,7 +24,7 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 BackendName = Literal["auto", "reference", "native", "triton"]
 LayoutName = Literal["auto", "contiguous", "channels_last"]
 SaveFormat = Literal["safetensors", "both"]
-GraphChoice = Literal["auto", "on", "off"]
+Choice = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,11 @@ class TrainConfig:
     """Replace the execution of known layer patterns by the fused ops."""
     memory_format: LayoutName = "auto"
     """Layout of weights and activations."""
-    cuda_graph: GraphChoice = "auto"
+    cuda_graph: Choice = "auto"
     """Replay the whole step as one CUDA graph; auto: wherever that can be done."""
+    merge: Choice = "auto"
+    """Send pictures of one size through a network together, which changes nothing but speed; auto:
+    where that is faster, and the networks have neither dropout nor batch norm."""
     seed: int = 0
     """Seed of initialisation, data order, crops, flips, pools and dropout."""
     deterministic: bool = False

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.training.branches import Branches
+from cyclegan_fast.training.arrangement import Arrangement
 from cyclegan_fast.training.losses import FAKE, REAL, adversarial_loss, reconstruction_loss
 from cyclegan_fast.training.networks import Networks, frozen
 from cyclegan_fast.training.optimizer import Adam
@@ -75,7 +75,7 @@ class Engine:
     weights: Weights
     gan_mode: str
     precision: Precision
-    branches: Branches
+    arrangement: Arrangement
     scaler: LossScaler | None
     record: LossRecord
 
@@ -94,13 +94,15 @@ def run(engine: Engine, batch: Batch, decisions: Decisions) -> dict[str, Tensor]
     nets = engine.networks
     with frozen(*nets.discriminators):
         with engine.precision.autocast():
-            made = generator_losses(nets, batch, engine.weights, engine.gan_mode, engine.branches)
+            made = generator_losses(
+                nets, batch, engine.weights, engine.gan_mode, engine.arrangement
+            )
         overflows = _update(engine.optimizer_G, made.total, engine.scaler)
     shown_A = engine.pool_A.query(made.fake_A, decisions.fake_A)
     shown_B = engine.pool_B.query(made.fake_B, decisions.fake_B)
     with engine.precision.autocast():
         judged = discriminator_losses(
-            nets, batch, shown_A, shown_B, engine.gan_mode, engine.branches
+            nets, batch, shown_A, shown_B, engine.gan_mode, engine.arrangement
         )
     overflows += _update(engine.optimizer_D, judged["D_A"] + judged["D_B"], engine.scaler)
     skipped = engine.scaler.update(*overflows) if engine.scaler else None
@@ -114,7 +116,7 @@ def run(engine: Engine, batch: Batch, decisions: Decisions) -> dict[str, Tensor]
 
 
 def generator_losses(
-    nets: Networks, batch: Batch, weights: Weights, gan_mode: str, branches: Branches
+    nets: Networks, batch: Batch, weights: Weights, gan_mode: str, arrangement: Arrangement
 ) -> Generated:
     """Run the generators forward and sum their losses.
 
@@ -127,12 +129,12 @@ def generator_losses(
         batch: the pictures.
         weights: of the reconstruction losses.
         gan_mode: see `adversarial_loss`.
-        branches: G_A and D_A run in the first, G_B and D_B in the second.
+        arrangement: G_A and D_A run in the first branch, G_B and D_B in the second.
     """
     real_A, real_B = batch
-    passes = _side_by_side if branches.parallel else _in_turn
-    fake_B, rec_A, idt_A, fake_A, rec_B, idt_B = passes(nets, batch, weights, branches)
-    with branches.second():
+    passes = _in_turn if arrangement.ordered else _arranged
+    fake_B, rec_A, idt_A, fake_A, rec_B, idt_B = passes(nets, batch, weights, arrangement)
+    with arrangement.second():
         gan_B = adversarial_loss(nets.D_B(fake_A), REAL, gan_mode)
         cycle_A = reconstruction_loss(rec_A, real_A, weights.cycle_A)
     losses = {
@@ -141,7 +143,7 @@ def generator_losses(
         "cycle_A": cycle_A,
         "cycle_B": reconstruction_loss(rec_B, real_B, weights.cycle_B),
     }
-    branches.join(gan_B, cycle_A)
+    arrangement.join(gan_B, cycle_A)
     if idt_A is not None and weights.identity_A is not None:
         losses["idt_A"] = reconstruction_loss(idt_A, real_B, weights.identity_A)
     if idt_B is not None and weights.identity_B is not None:
@@ -163,9 +165,9 @@ class Passes(NamedTuple):
     idt_B: Tensor | None
 
 
-def _in_turn(nets: Networks, batch: Batch, weights: Weights, branches: Branches) -> Passes:
+def _in_turn(nets: Networks, batch: Batch, weights: Weights, arrangement: Arrangement) -> Passes:
     """Upstream's order, which dropout's randomness and batch norm's running statistics see."""
-    del branches
+    del arrangement
     fake_B = nets.G_A(batch.real_A)
     rec_A = nets.G_B(fake_B)
     fake_A = nets.G_B(batch.real_B)
@@ -175,15 +177,17 @@ def _in_turn(nets: Networks, batch: Batch, weights: Weights, branches: Branches)
     return Passes(fake_B, rec_A, idt_A, fake_A, rec_B, idt_B)
 
 
-def _side_by_side(nets: Networks, batch: Batch, weights: Weights, branches: Branches) -> Passes:
-    """G_A in the first branch, G_B in the second; what each makes is the same."""
-    with branches.second():
-        fake_A = nets.G_B(batch.real_B)
-        idt_B = nets.G_B(batch.real_A) if weights.identity_B is not None else None
-    fake_B = nets.G_A(batch.real_A)
-    idt_A = nets.G_A(batch.real_B) if weights.identity_A is not None else None
-    branches.join(fake_A, *([] if idt_B is None else [idt_B]))
-    with branches.second(fake_B):
+def _arranged(nets: Networks, batch: Batch, weights: Weights, arrangement: Arrangement) -> Passes:
+    """G_A in the first branch, G_B in the second, each with its identity; the same is made."""
+
+    def first(net: nn.Module, real: Tensor, other: Tensor, identity: Tensor | None):
+        return (net(real), None) if identity is None else arrangement.both(net, real, other)
+
+    with arrangement.second():
+        fake_A, idt_B = first(nets.G_B, batch.real_B, batch.real_A, weights.identity_B)
+    fake_B, idt_A = first(nets.G_A, batch.real_A, batch.real_B, weights.identity_A)
+    arrangement.join(fake_A, idt_B)
+    with arrangement.second(fake_B):
         rec_A = nets.G_B(fake_B)
     rec_B = nets.G_A(fake_A)
     return Passes(fake_B, rec_A, idt_A, fake_A, rec_B, idt_B)
@@ -195,7 +199,7 @@ def discriminator_losses(
     shown_A: Tensor,
     shown_B: Tensor,
     gan_mode: str,
-    branches: Branches,
+    arrangement: Arrangement,
 ) -> dict[str, Tensor]:
     """Return each discriminator's loss: the mean of its loss on real and on generated pictures.
 
@@ -205,21 +209,22 @@ def discriminator_losses(
         shown_A: [N, C, H, W], from the pool of fake_A.
         shown_B: [N, C, H, W], from the pool of fake_B.
         gan_mode: see `adversarial_loss`.
-        branches: D_A judges in the first, D_B in the second.
+        arrangement: D_A judges in the first branch, D_B in the second.
 
     Returns:
         "D_A" and "D_B", 0-d, with a graph.
     """
 
     def loss(judge: nn.Module, real: Tensor, shown: Tensor) -> Tensor:
-        on_real = adversarial_loss(judge(real), REAL, gan_mode)
-        on_fake = adversarial_loss(judge(shown), FAKE, gan_mode)
+        of_real, of_fake = arrangement.both(judge, real, shown)
+        on_real = adversarial_loss(of_real, REAL, gan_mode)
+        on_fake = adversarial_loss(of_fake, FAKE, gan_mode)
         return (on_real + on_fake) * 0.5
 
-    with branches.second():
+    with arrangement.second():
         second = loss(nets.D_B, batch.real_A, shown_A)
     first = loss(nets.D_A, batch.real_B, shown_B)
-    branches.join(second)
+    arrangement.join(second)
     return {"D_A": first, "D_B": second}
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cyclegan_fast import fusion
 from cyclegan_fast.errors import NonFiniteError
 from cyclegan_fast.training import graphs, pool, state
-from cyclegan_fast.training.branches import Branches
+from cyclegan_fast.training.arrangement import Arrangement, resolve_merge
 from cyclegan_fast.training.config import TrainConfig
 from cyclegan_fast.training.networks import Networks, build
 from cyclegan_fast.training.optimizer import Adam
@@ -88,10 +88,17 @@ class Trainer:
             weights=self._weights(networks.dtype),
             gan_mode=config.gan_mode,
             precision=self.precision,
-            branches=Branches(self.device, [net for _, net in networks.items()]),
+            arrangement=self._arrangement(networks),
             scaler=LossScaler(self.device) if self.precision.scaled else None,
             record=LossRecord(self.device),
         )
+
+    def _arrangement(self, networks: Networks) -> Arrangement:
+        nets = [net for _, net in networks.items()]
+        # Autocast's activations are 16-bit; without it they have the weights' dtype.
+        itemsize = networks.dtype.itemsize if self.precision.name == "fp32" else 2
+        merge = resolve_merge(self.config, self.device, itemsize, nets)
+        return Arrangement(self.device, nets, merge=merge)
 
     def _runner(self) -> Callable[[Batch, Decisions], dict[str, Tensor]]:
         self.not_captured = (

@@ -11,7 +11,7 @@ import toy
 import upstream_iteration as upstream
 
 from cyclegan_fast import backend, models
-from cyclegan_fast.training import Networks, StepDraws, Trainer, pool, schedule, step
+from cyclegan_fast.training import Networks, StepDraws, Trainer, arrangement, pool, schedule, step
 from cyclegan_fast.training.pool import PoolDraws
 
 STEPS, PER_EPOCH, BOUND = 20, 4, 1e-9
@@ -30,6 +30,7 @@ class Case:
     batch: int = 1
     pool: int = 3
     memory_format: str = "contiguous"
+    merge: str = "auto"
 
 
 def networks(case):
@@ -67,6 +68,7 @@ def run(case):
         lr=2e-4,
         accelerate=case.backend != "off",
         memory_format=case.memory_format,
+        merge=case.merge,
     )
     names = [field.name for field in dataclasses.fields(upstream.Options)]
     options = upstream.Options(**{name: getattr(config, name) for name in names})
@@ -117,6 +119,16 @@ def wrong_identity_weights(monkeypatch):
         return weights._replace(identity_A=weights.identity_B, identity_B=weights.identity_A)
 
     monkeypatch.setattr(Trainer, "_weights", swapped)
+
+
+def wrong_half(monkeypatch):
+    right = arrangement.Arrangement.both
+
+    def swapped(*args):
+        first, second = right(*args)
+        return second, first
+
+    monkeypatch.setattr(arrangement.Arrangement, "both", swapped)
 
 
 def wrong_schedule(monkeypatch):
@@ -170,6 +182,8 @@ CASES = {
     "plain, batch norm, dropout": Case(norm="batch", dropout=True, backend="off", batch=2),
     "dropout": Case(dropout=True),
     "channels_last": Case(memory_format="channels_last", batch=2),
+    "one by one": Case(merge="off"),
+    "one by one, no identity": Case(merge="off", identity=0.0, batch=2),
 }
 
 
@@ -181,20 +195,13 @@ def test_twenty_steps_equal_upstream(name):
     assert error <= BOUND, f"{where} differs by {error:.2e}"
 
 
-@pytest.mark.parametrize("name", ["native", "no identity, batch 2"])
-def test_the_order_of_two_branches_equals_upstream_too(name, monkeypatch):
-    """On a GPU the generators run side by side; without streams the same code runs here."""
-    monkeypatch.setattr(step, "_in_turn", step._side_by_side)
-    where, error = largest_error(CASES[name])
-    assert error <= BOUND, f"{where} differs by {error:.2e}"
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
         wrong_pool,
         wrong_discriminator_weight,
         wrong_identity_weights,
+        wrong_half,
         wrong_schedule,
         wrong_order,
     ],

@@ -21,12 +21,8 @@ from cyclegan_fast.fusion.steps import (
     Ref,
     Step,
 )
-from cyclegan_fast.ops import (
-    instance_norm_act,
-    instance_norm_act_and_interior,
-    instance_norm_act_reference,
-    reflect_pad2d,
-)
+from cyclegan_fast.ops import instance_norm_act, instance_norm_act_reference, reflect_pad2d
+from cyclegan_fast.ops.instance_norm_act import instance_norm_act_and_interior
 
 Modules = Mapping[str, nn.Module]
 

@@ -9,11 +9,8 @@ from numerics import EPS, assert_flips_balanced, assert_within_budget
 from torch import Tensor
 
 from cyclegan_fast import backend
-from cyclegan_fast.ops import (
-    instance_norm_act,
-    instance_norm_act_and_interior,
-    instance_norm_act_reference,
-)
+from cyclegan_fast.ops import instance_norm_act, instance_norm_act_reference
+from cyclegan_fast.ops.instance_norm_act import instance_norm_act_and_interior
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 LAYOUTS = ["contiguous", "channels_last", "sliced"]

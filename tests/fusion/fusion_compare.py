@@ -12,7 +12,7 @@ from numerics import EPS
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from cyclegan_fast import accelerate
+from cyclegan_fast import accelerate, models
 from cyclegan_fast.fusion.accelerate import PlannedForward
 from cyclegan_fast.fusion.modules import installed
 
@@ -104,3 +104,19 @@ def assert_within_budget_of_plain(
 def _error(value: Tensor, truth: Tensor) -> Tensor:
     assert not value.isnan().any()
     return (value.double() - truth.double()).square().mean().sqrt()
+
+
+def network(seed: int = 1) -> nn.Module:
+    torch.manual_seed(seed)
+    net = models.ResnetGenerator(3, 3, 4, n_blocks=1)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, 0.1, 0.3)
+    return net.double()
+
+
+X = torch.randn(2, 3, 16, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
+
+
+def assert_same(ours, expected, tolerance=1e-10):
+    for name, value in ours.items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=tolerance, msg=name)

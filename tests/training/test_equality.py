@@ -210,3 +210,40 @@ def test_a_wrong_trainer_differs(wrong, monkeypatch):
     wrong(monkeypatch)
     where, error = largest_error(CASES["plain"])
     assert error > 1e4 * BOUND, f"nothing noticed {wrong.__name__}; the largest is {where}"
+
+
+# Of each compiled op, the arguments it writes, as positions.
+WRITTEN = {
+    "instance_norm_act_fwd": (8,),
+    "instance_norm_act_bwd": (10, 11),
+    "reflect_pad2d_fwd": (2,),
+    "reflect_pad2d_bwd": (2,),
+    "l1_loss_fwd": (2, 3),
+    "l1_loss_bwd": (2, 3),
+    "lsgan_loss_fwd": (3,),
+    "lsgan_loss_bwd": (4, 5),
+}
+
+
+@pytest.mark.parametrize("op", WRITTEN)
+@pytest.mark.parametrize("how", ["a little off", "one element wrong"])
+def test_a_broken_kernel_is_noticed(op, how, monkeypatch):
+    """The run is the default one: each compiled kernel has its part in the twenty steps."""
+    right = getattr(torch.ops.cyclegan_fast_C, op)
+    calls = []
+
+    def broken(*arguments):
+        right(*arguments)
+        calls.append(op)
+        for position in WRITTEN[op]:
+            written = arguments[position]
+            if written is None or not written.is_floating_point():
+                continue
+            if how == "a little off":
+                written.mul_(1 + 1e-6)
+            elif written.numel():
+                written.view(-1)[written.numel() // 2] += 1e-3
+
+    monkeypatch.setattr(torch.ops.cyclegan_fast_C, op, broken)
+    where, error = largest_error(CASES["native"])
+    assert calls and error > BOUND, f"nothing noticed a broken {op}; the largest is {where}"

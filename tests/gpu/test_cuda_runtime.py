@@ -93,15 +93,15 @@ def test_losses_and_pads_in_a_graph():
     ops = raw_ops.ops
     x, other = (torch.randn(1, 3, 64, 64, device="cuda") for _ in range(2))
     y = poisoned((1, 3, 70, 70), x.dtype)
-    grad = torch.empty_like(x)
+    grad, sign = torch.empty_like(x), torch.empty_like(x, dtype=torch.int8)
     loss, up = poisoned((), x.dtype), torch.ones((), device="cuda")
     workspace = poisoned((ops.loss_workspace(x.numel()),), x.dtype)
 
     def work():
         ops.reflect_pad2d_fwd(x, 3, y)
-        ops.l1_loss_fwd(x, other, loss, workspace)
+        ops.l1_loss_fwd(x, other, loss, sign, workspace)
         up.copy_(loss)  # grad_loss is read on the device, when the kernel runs
-        ops.l1_loss_bwd(up, x, other, grad, None)
+        ops.l1_loss_bwd(up, sign, grad, None)
 
     work()
     graph = torch.cuda.CUDAGraph()

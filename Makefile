@@ -20,7 +20,7 @@ test: $(VENV)/.dev  ## the whole suite; GPU tests run where there is a GPU
 check: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | \
+	find csrc tests/emulator -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | \
 	  xargs $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/mypy cyclegan_fast
 

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""The tests of the CUDA ops, with kernels and host code executed on the CPU: see emulator.py."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "gpu")]
+import emulator  # noqa: E402
+import raw_ops  # noqa: E402
+from raw_ops import NormCase  # noqa: E402
+from test_cuda_ops import (  # noqa: E402, F401 - their bodies are what is collected here
+    DTYPES,
+    LAYOUTS,
+    test_loss_gradient_of_one_side,
+    test_losses,
+    test_norm_awkward_shapes,
+    test_norm_every_option,
+    test_norm_far_from_zero,
+    test_norm_from_unaligned_memory,
+    test_norm_of_a_spike,
+    test_norm_of_constant_planes,
+    test_norm_spreads_what_is_not_finite,
+    test_reflect_pad2d,
+)
+
+pytestmark = pytest.mark.skipif(emulator.why_not() is not None, reason=str(emulator.why_not()))
+
+
+@pytest.fixture(params=emulator.SCHEDULES, autouse=True)
+def schedule(request, monkeypatch):
+    """A kernel that is right in one order of its threads and wrong in another has a race."""
+    ops, set_schedule = emulator.load(sanitize=emulator.SANITIZED in os.environ)
+    monkeypatch.setattr(raw_ops, "ops", ops)
+    monkeypatch.setattr(raw_ops, "device", "cpu")
+    set_schedule(request.param, seed=7)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("shape", "pad", "act"),
+    [
+        ((1, 256, 16, 16), 1, "relu"),
+        ((1, 64, 40, 40), 3, "relu"),
+        ((1, 512, 7, 7), 0, "leaky_relu"),
+    ],
+)
+def test_norm_of_the_networks_channels(dtype, layout, shape, pad, act):
+    """test_norm_network_shapes on smaller planes."""
+    options = {"residual": True, "grad_skip": True, "grad_residual": True}
+    NormCase(shape, dtype, layout, act, pad, **options).check()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_norm_of_more_planes_than_a_grids_y(layout):
+    """test_norm_of_many_planes, once per layout."""
+    NormCase((70000, 1, 2, 2), torch.bfloat16, layout, "relu", 1).check()

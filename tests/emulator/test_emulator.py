@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""The emulator notices what is wrong with a kernel; and our kernels pass under the sanitizers."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+import emulator  # noqa: E402
+
+pytestmark = pytest.mark.skipif(emulator.why_not() is not None, reason=str(emulator.why_not()))
+THREADS = 64
+
+
+def faulty(sanitize: bool = False) -> ctypes.CDLL:
+    sources = {emulator.HERE / "faulty.cu": emulator.KERNEL}
+    functions = ctypes.CDLL(str(emulator.library("faulty", sources, sanitize)))
+    functions.cudaGetErrorString.restype = ctypes.c_char_p
+    return functions
+
+
+def run(kernel: str, schedule: str = "forward") -> tuple[torch.Tensor, str]:
+    """What the kernel makes of 0, 1, 2 ..., and what was said against it."""
+    functions = faulty()
+    functions.cuda_emulator_set_schedule(emulator.SCHEDULES.index(schedule), 3)
+    values = torch.arange(THREADS, dtype=torch.float32)
+    status = getattr(functions, kernel)(ctypes.c_void_p(values.data_ptr()))
+    return values, functions.cudaGetErrorString(status).decode() if status else ""
+
+
+@pytest.mark.parametrize("schedule", emulator.SCHEDULES)
+def test_a_right_kernel_is_right_in_every_schedule(schedule):
+    values, failure = run("right", schedule)
+    assert not failure and values.tolist() == list(range(THREADS - 1, -1, -1))
+
+
+def test_a_race_shows_in_another_schedule():
+    assert (
+        len(
+            {
+                tuple(run("race", schedule)[0].nan_to_num(-1).tolist())
+                for schedule in emulator.SCHEDULES
+            }
+        )
+        == 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        ("divergent", "divergent __syncthreads: block (0, 0, 0) thread (40, 0, 0) waits at"),
+        ("missing_lanes", "deadlock: block (0, 0, 0) thread (3, 0, 0) waits at"),
+        ("wrong_mask", "thread (16, 0, 0) is not in its own mask"),
+        ("lane_outside_mask", "thread (0, 0, 0) reads lane 16, which is not in the mask"),
+        ("too_many_threads", "a launch that no GPU takes: 2048 threads"),
+    ],
+)
+def test_a_faulty_kernel_is_named(kernel, message):
+    assert message in run(kernel)[1]
+    assert not run("right")[1], "and the next one runs"
+
+
+def test_shared_memory_is_not_zero_at_first():
+    values, failure = run("uninitialised_shared")
+    assert not failure and values.isnan().nonzero().flatten().tolist() == [5]
+
+
+def sanitized(*command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **emulator.sanitizer_environment()}
+    return subprocess.run(
+        [sys.executable, *command], env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("kernel", "finding"),
+    [("beyond_shared", "heap-buffer-overflow"), ("overflow", "signed integer overflow")],
+)
+def test_the_sanitizers_see_into_kernels(kernel, finding):
+    path = emulator.library(
+        "faulty-sanitized", {emulator.HERE / "faulty.cu": emulator.KERNEL}, sanitize=True
+    )
+    done = sanitized(
+        "-c",
+        "import ctypes, sys; values = (ctypes.c_int * 64)(*[1] * 64); "
+        f"ctypes.CDLL({str(path)!r}).{kernel}(values)",
+    )
+    assert done.returncode != 0 and finding in done.stderr
+
+
+def test_the_sanitizers_find_nothing_in_ours():
+    """Every kernel once more, with AddressSanitizer and UndefinedBehaviorSanitizer."""
+    emulator.build(sanitize=True)
+    some = "dtype0 and (every_option or losses or pad2d and shape1) or unaligned or spike"
+    tests = Path(__file__).with_name("test_emulated_kernels.py")
+    done = sanitized(
+        "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(tests),
+        "-k", f"random and ({some})",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert " passed" in done.stdout

@@ -9,7 +9,7 @@ SOURCES := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f)
 PYTEST := $(BIN)/python -m pytest
 BENCH := $(PYTEST) benchmarks -q -o python_files='bench_*.py' -o python_functions='bench_*'
 
-.PHONY: demo test check build bench gpu-report clean
+.PHONY: demo test check build bench mutants gpu-report clean
 
 demo: $(VENV)/.package  ## make a small data set, train on it, evaluate, and show the report
 	$(BIN)/cyclegan-fast demo
@@ -29,6 +29,9 @@ build: $(VENV)/.package  ## compile the kernels into the checkout
 bench: $(VENV)/.dev  ## measure here, and write benchmarks/results
 	$(BENCH) --benchmark-columns=median,rounds
 	$(BIN)/python benchmarks/bench_step.py
+
+mutants: $(VENV)/.dev  ## break the kernels one way at a time: the tests must notice each
+	$(BIN)/python tests/emulator/mutants.py
 
 gpu-report: $(VENV)/.dev  ## every GPU test, every GPU benchmark, and the tables made from them
 	VENV_PYTHON=$(BIN)/python UPSTREAM=$(UPSTREAM) benchmarks/gpu_report.sh

@@ -23,7 +23,8 @@ import torch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-CSRC = ROOT / "csrc"
+# Another source tree to test, a mutant say.
+CSRC = Path(os.environ.get("CYCLEGAN_FAST_TEST_CSRC", ROOT / "csrc"))
 SCHEDULES = ("forward", "reverse", "random")
 KERNEL = ("-x", "c++", "-include", "cuda_emulator.h")
 # Set in the environment of a process that is to load the library built with sanitizers.
@@ -75,30 +76,42 @@ def library(name: str, sources: dict[Path, tuple[str, ...]], sanitize: bool) -> 
         f"-I{torch_dir / 'include/torch/csrc/api/include'}", "-isystem", str(cuda_headers()),
         f"-DTORCH_TARGET_VERSION=0x{major:02x}{minor:02x}000000000000",
     ]  # fmt: skip
-    digest = hashlib.sha256(repr((common, torch.__version__)).encode())
-    for path in sorted([*CSRC.rglob("*.*"), *HERE.glob("*.h"), *HERE.glob("*.c*")]):
-        digest.update(path.read_bytes())
-    folder = ROOT / "build" / f"emulator-{digest.hexdigest()[:16]}"
-    made = folder / f"{name}.so"
-    if made.exists():
-        return made
-    folder.mkdir(parents=True, exist_ok=True)
+    headers = sorted(path for root in (CSRC, HERE) for path in root.rglob("*.*h"))
+    # Not where the sources are, but what they say: a mutant shares what it does not change.
+    flags_text = " ".join(common).replace(str(CSRC), "csrc")
+    basis = [flags_text, torch.__version__, *(path.read_text() for path in headers)]
 
-    def compiled(source: Path) -> str:
-        unit = folder / f"{name}-{source.stem}-{source.suffix[1:]}-{os.getpid()}.o"
-        _run([*common, *sources[source], "-c", str(source), "-o", str(unit)])
-        return str(unit)
+    def unit(source: Path) -> Path:
+        name = f"{source.stem}-{_digest(*basis, *sources[source], source.read_text())}.o"
+        command = [*common, *sources[source], "-c", str(source)]
+        return _made(name, command)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        units = list(pool.map(compiled, sources))
-    part = folder / f"{name}-{os.getpid()}.so"
+        units = [str(path) for path in pool.map(unit, sources)]
     torch_lib = torch_dir / "lib"
     libraries = [f"-L{torch_lib}", f"-Wl,-rpath,{torch_lib}", "-ltorch", "-ltorch_cpu"]
-    _run(["g++", "-shared", *flags, *units, *libraries, "-o", str(part)])
-    for unit in units:
-        Path(unit).unlink()
-    part.replace(made)  # whole or not at all: other processes may be building the same
-    return made
+    command = ["g++", "-shared", *flags, *units, *libraries]
+    return _made(f"{name}-{_digest(*command)}.so", command)
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def _made(name: str, command: list[str]) -> Path:
+    """Return the file of that name; if there is none yet, run the command to make it."""
+    folder = ROOT / "build" / "emulator"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    if path.exists():
+        return path
+    if ROOT not in CSRC.parents:  # what nobody will need again goes where its source goes
+        path = CSRC.parent / name
+    part = path.with_suffix(f".{os.getpid()}{path.suffix}")
+    done = subprocess.run([*command, "-o", str(part)], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-4000:]}")
+    return part.replace(path)  # whole or not at all: other processes may be making the same
 
 
 def sanitizer_environment() -> dict[str, str]:
@@ -115,12 +128,6 @@ def sanitizer_environment() -> dict[str, str]:
         "ASAN_OPTIONS": "detect_leaks=0,detect_stack_use_after_return=0",
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-4000:]}")
 
 
 @cache

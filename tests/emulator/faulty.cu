@@ -16,6 +16,17 @@ __global__ void reverse_kernel(float* values) {
   values[threadIdx.x] = shared[kThreads - 1 - threadIdx.x];
 }
 
+// Writes over what a slower warp has still to read.
+__global__ void early_reuse_kernel(float* values) {
+  __shared__ float shared[kThreads];
+  shared[threadIdx.x] = values[threadIdx.x];
+  __syncthreads();
+  const float mirrored = shared[kThreads - 1 - threadIdx.x];
+  shared[threadIdx.x] = mirrored + __shfl_xor_sync(0xffffffffu, mirrored, 1);
+  __syncthreads();
+  values[threadIdx.x] = mirrored;
+}
+
 __global__ void divergent_kernel(float* values) {
   if (threadIdx.x < 40) {
     __syncthreads();
@@ -63,6 +74,7 @@ cudaError_t start(void (*kernel)(float*), float* values, size_t shared = 0,
 extern "C" {
 cudaError_t right(float* v) { return start(reverse_kernel<true>, v); }
 cudaError_t race(float* v) { return start(reverse_kernel<false>, v); }
+cudaError_t early_reuse(float* v) { return start(early_reuse_kernel, v); }
 cudaError_t divergent(float* v) { return start(divergent_kernel, v); }
 cudaError_t missing_lanes(float* v) { return start(missing_lanes_kernel, v); }
 cudaError_t wrong_mask(float* v) { return start(wrong_mask_kernel, v); }

@@ -21,7 +21,8 @@ struct Error : std::runtime_error {
 
 enum class Schedule { kForward, kReverse, kRandom };
 
-// In which order the threads that can run are run; random: shuffled anew each round, by the seed.
+// In which order the threads that can run are run. Random: shuffled anew each round, and half of
+// the warps wait, by the seed.
 void set_schedule(Schedule schedule, unsigned seed);
 
 // Runs every block of a grid, one after the other.

@@ -29,6 +29,7 @@ build: $(VENV)/.package  ## compile the kernels into the checkout
 bench: $(VENV)/.dev  ## measure here, and write benchmarks/results
 	$(BENCH) --benchmark-columns=median,rounds
 	$(BIN)/python benchmarks/bench_step.py
+	$(BIN)/python benchmarks/compile_report.py
 
 mutants: $(VENV)/.dev  ## break the kernels one way at a time: the tests must notice each
 	$(BIN)/python tests/emulator/mutants.py

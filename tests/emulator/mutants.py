@@ -5,6 +5,10 @@
 
 Each mutant is a copy of csrc with one change, executed by test_emulated_kernels.py. Exit code 1 if
 one survives. The record goes to benchmarks/results/mutants.json.
+
+The emulator's memory is sequentially consistent: a barrier that only orders memory, between lanes
+that a shuffle has brought together already (nchw_forward_kernel, before a plane is read back), is
+beyond it.
 """
 
 from __future__ import annotations
@@ -68,8 +72,6 @@ MUTANTS = [
     Mutant("the variance is the unbiased one", NCHW_FWD,
            "squares / static_cast<A>(pixels) + p.eps",
            "squares / static_cast<A>(pixels - 1) + p.eps"),
-    Mutant("no barrier after the plane was kept", NCHW_FWD, "  __syncthreads();\n  if (!active)",
-           "  if (!active)"),
     Mutant("the padded path does not activate", NCHW_FWD,
            "value = p.act((value - mean) * scale + bias);",
            "value = (value - mean) * scale + bias;"),
@@ -178,7 +180,12 @@ def _first_failure(mutant: Mutant | None) -> str | None:
             path.write_text(text.replace(mutant.right, mutant.wrong))
         # The tests that can see the file at all, to be done sooner.
         part = Path(mutant.file).name.partition("_")[0] if mutant else "common"
-        tests = {"instance": "norm", "reflect": "pad2d", "loss.cuh": "loss", "lsgan": "loss"}
+        tests = {
+            "instance": "norm or derivative",
+            "reflect": "pad2d",
+            "loss.cuh": "loss",
+            "lsgan": "loss",
+        }
         environment = os.environ | {"CYCLEGAN_FAST_TEST_CSRC": str(csrc), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", "-p", "no:cacheprovider"]

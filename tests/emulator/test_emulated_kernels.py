@@ -27,6 +27,7 @@ from test_cuda_ops import (  # noqa: E402, F401 - their bodies are what is colle
     test_norm_of_constant_planes,
     test_norm_spreads_what_is_not_finite,
     test_reflect_pad2d,
+    test_the_derivative_at_zero_is_that_below_zero,
 )
 
 pytestmark = pytest.mark.skipif(emulator.why_not() is not None, reason=str(emulator.why_not()))

@@ -98,6 +98,18 @@ def test_norm_of_constant_planes(layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("act", "slope"), [("relu", 0.0), ("leaky_relu", raw_ops.SLOPE)])
+def test_the_derivative_at_zero_is_that_below_zero(layout, act, slope):
+    case = NormCase((2, 8, 6, 5), torch.float64, layout, act=act)
+    generator = torch.Generator().manual_seed(1)
+    grad_y = torch.randn(case.shape, generator=generator, dtype=torch.float64).to(raw_ops.device)
+    case.operands |= {"x": torch.full_like(grad_y, 2.5), "grad_y": grad_y}
+    t = case.run()
+    torch.testing.assert_close(t["sums"][0], slope * grad_y.sum((2, 3)), rtol=1e-12, atol=1e-12)
+    assert not t["sums"][1].any()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_norm_spreads_what_is_not_finite(layout):
     """A plane with inf or nan becomes nan; its neighbours do not notice."""
     case = NormCase((1, 8, 12, 12), torch.bfloat16, layout, pad=1)

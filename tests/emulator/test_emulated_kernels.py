@@ -17,6 +17,7 @@ from raw_ops import NormCase  # noqa: E402
 from test_cuda_ops import (  # noqa: E402, F401 - their bodies are what is collected here
     DTYPES,
     LAYOUTS,
+    check_reflect_pad2d,
     test_loss_gradient_of_one_side,
     test_losses,
     test_norm_awkward_shapes,
@@ -60,5 +61,6 @@ def test_norm_of_the_networks_channels(dtype, layout, shape, pad, act):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_norm_of_more_planes_than_a_grids_y(layout):
-    """test_norm_of_many_planes, once per layout."""
+    """test_norm_of_many_planes and test_reflect_pad2d_of_many_planes, once per layout."""
     NormCase((70000, 1, 2, 2), torch.bfloat16, layout, "relu", 1).check()
+    check_reflect_pad2d(torch.bfloat16, layout, (70000, 1, 2, 3), 1)

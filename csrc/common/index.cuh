@@ -19,14 +19,7 @@ struct Divider {
     multiplier = static_cast<uint32_t>((power - d) * (uint64_t{1} << 32) / d + 1);
   }
 
-  __device__ uint32_t quotient(uint32_t n) const {
-#ifdef CYCLEGAN_FAST_EMULATOR
-    const uint32_t high = static_cast<uint32_t>((uint64_t{n} * multiplier) >> 32);
-#else
-    const uint32_t high = __umulhi(n, multiplier);
-#endif
-    return (high + n) >> shift;
-  }
+  __device__ uint32_t quotient(uint32_t n) const { return (__umulhi(n, multiplier) + n) >> shift; }
 };
 
 // Source row (or column) of padded row i: the mirror at 0 and at size - 1. Needs pad < size.

@@ -49,7 +49,6 @@
 namespace cuda_emulator {
 
 inline unsigned char* dynamic_shared = nullptr;
-inline long launches = 0;
 inline std::string failure;
 
 }  // namespace cuda_emulator
@@ -67,7 +66,6 @@ inline unsigned __umulhi(unsigned a, unsigned b) {
 }
 using std::max;
 using std::min;
-inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 
 namespace cyclegan_fast {
 
@@ -75,7 +73,6 @@ template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
                    cudaStream_t, const Arguments&... arguments) {
   using namespace cuda_emulator;
-  ++launches;
   struct Shared {
     unsigned char* memory;
     explicit Shared(size_t bytes) : memory(nullptr) {

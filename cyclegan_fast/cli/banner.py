@@ -101,7 +101,7 @@ def choices(trainer: Trainer) -> list[str]:
 def _passes(trainer: Trainer) -> str:
     arrangement = trainer.engine.arrangement
     if arrangement.ordered:
-        return "one by one: dropout and batch norm see which pictures come together"
+        return "one by one: dropout, batch norm and buffers see which pictures come together"
     if arrangement.merge:
         return "fake with identity and real with generated, at once: same result, fewer launches"
     return "one by one: at this size pictures at once would leave the GPU's cache"

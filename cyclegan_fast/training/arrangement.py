@@ -11,8 +11,8 @@ branches. Autograd runs each backward on the stream of its forward, so the backw
 network never changes its stream: autocast's 16-bit copies of its weights are made, used and freed
 on one. Pictures do change it, and are named to the allocator where they do.
 
-Dropout and batch norm see in which order and with which others pictures come: with them the passes
-go one by one in upstream's order.
+Dropout, batch norm and whatever else keeps a buffer see in which order and with which others
+pictures come: with them the passes go one by one in upstream's order.
 """
 
 from __future__ import annotations
@@ -37,26 +37,19 @@ class Arrangement:
 
     Args:
         device: of the step; without a GPU there is one stream.
-        networks: of the step.
-        merge: let pictures of one size go through a network together; needs that the order of the
-            passes is not part of the result.
+        ordered: the order of the passes is part of the result, see `is_ordered`.
+        merge: let pictures of one size go through a network together; not where ordered.
     """
 
-    def __init__(
-        self, device: torch.device, networks: Iterable[nn.Module], *, merge: bool = False
-    ) -> None:
-        self.ordered = is_ordered(networks)
+    def __init__(self, device: torch.device, *, ordered: bool, merge: bool) -> None:
+        self.ordered = ordered
         self.merge = merge
-        parallel = device.type == "cuda" and not self.ordered
+        parallel = device.type == "cuda" and not ordered
         self._side = torch.cuda.Stream(device) if parallel else None
-
-    def together(self, first: Tensor, second: Tensor) -> bool:
-        """Whether the two go through a network as one batch."""
-        return self.merge and first.shape == second.shape
 
     def both(self, net: nn.Module, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Return net(first) and net(second)."""
-        if not self.together(first, second):
+        if not self.merge or first.shape != second.shape:
             return net(first), net(second)
         made = net(torch.cat([first, second]))
         return made[: len(first)], made[len(first) :]
@@ -94,7 +87,7 @@ class Arrangement:
 
 
 def resolve_merge(
-    config: TrainConfig, device: torch.device, itemsize: int, networks: Iterable[nn.Module]
+    config: TrainConfig, device: torch.device, itemsize: int, *, ordered: bool
 ) -> bool:
     """Whether pictures are to go through a network together.
 
@@ -102,25 +95,31 @@ def resolve_merge(
         config: merge; for auto, batch_size, ngf and crop_size too.
         device: of the step.
         itemsize: bytes per activation.
-        networks: of the step.
+        ordered: see `is_ordered`.
 
     Raises:
-        ValueError: merge is "on", and dropout or batch norm forbids it.
+        ValueError: merge is "on", and the networks forbid it.
     """
-    if config.merge == "off" or (config.merge == "auto" and is_ordered(networks)):
-        return False
-    if config.merge == "on":
-        if is_ordered(networks):
-            raise ValueError(
-                "config: merge is on, but dropout and batch norm see which pictures come together. "
-                "Use --merge auto."
-            )
-        return True
+    if config.merge == "on" and ordered:
+        raise ValueError(
+            "config: merge is on, but dropout, batch norm and buffers see which pictures come "
+            "together. Use --merge auto."
+        )
+    if config.merge != "auto":
+        return config.merge == "on"
     largest = 2 * config.batch_size * config.ngf * config.crop_size**2 * itemsize
-    return device.type == "cpu" or largest <= CACHED_BYTES
+    return not ordered and (device.type == "cpu" or largest <= CACHED_BYTES)
 
 
 def is_ordered(networks: Iterable[nn.Module]) -> bool:
-    """Whether the order of the passes is part of the result."""
-    ordered = (_BatchNorm, _DropoutNd)
-    return any(isinstance(module, ordered) for net in networks for module in net.modules())
+    """Whether the order of the passes is part of the result.
+
+    So it is with dropout, with batch norm, and where there is a buffer, which a pass may write:
+    running statistics, the vectors of a spectral norm.
+    """
+    kinds = (_BatchNorm, _DropoutNd)
+    return any(
+        isinstance(module, kinds) or any(True for _ in module.buffers(recurse=False))
+        for net in networks
+        for module in net.modules()
+    )

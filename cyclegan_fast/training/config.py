@@ -152,7 +152,7 @@ class TrainConfig:
     """Replay the whole step as one CUDA graph; auto: wherever that can be done."""
     merge: Choice = "auto"
     """Send pictures of one size through a network together, which changes nothing but speed; auto:
-    where that is faster, and the networks have neither dropout nor batch norm."""
+    where that is faster, and the networks have no dropout, batch norm or buffers."""
     seed: int = 0
     """Seed of initialisation, data order, crops, flips, pools and dropout."""
     deterministic: bool = False

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cyclegan_fast import fusion
 from cyclegan_fast.errors import NonFiniteError
 from cyclegan_fast.training import graphs, pool, state
-from cyclegan_fast.training.arrangement import Arrangement, resolve_merge
+from cyclegan_fast.training.arrangement import Arrangement, is_ordered, resolve_merge
 from cyclegan_fast.training.config import TrainConfig
 from cyclegan_fast.training.networks import Networks, build
 from cyclegan_fast.training.optimizer import Adam
@@ -94,11 +94,10 @@ class Trainer:
         )
 
     def _arrangement(self, networks: Networks) -> Arrangement:
-        nets = [net for _, net in networks.items()]
-        # Autocast's activations are 16-bit; without it they have the weights' dtype.
-        itemsize = networks.dtype.itemsize if self.precision.name == "fp32" else 2
-        merge = resolve_merge(self.config, self.device, itemsize, nets)
-        return Arrangement(self.device, nets, merge=merge)
+        ordered = is_ordered(net for _, net in networks.items())
+        activations = self.precision.half or networks.dtype
+        merge = resolve_merge(self.config, self.device, activations.itemsize, ordered=ordered)
+        return Arrangement(self.device, ordered=ordered, merge=merge)
 
     def _runner(self) -> Callable[[Batch, Decisions], dict[str, Tensor]]:
         self.not_captured = (

@@ -190,3 +190,34 @@ def test_adversarial_losses_at_known_values(mode):
 def test_an_unknown_adversarial_loss():
     with pytest.raises(ValueError, match="gan_mode must be lsgan, vanilla or wgangp, got 'hinge'"):
         adversarial_loss(torch.zeros(1), REAL, "hinge")
+
+
+def spectral(config):
+    networks = build(config)
+    torch.nn.utils.parametrizations.spectral_norm(networks.D_A.model[0])
+    return networks
+
+
+@pytest.mark.parametrize(
+    ("changes", "make", "merges"),
+    [
+        ({}, build, True),
+        ({"norm": "none"}, build, True),
+        ({"merge": "off"}, build, False),
+        ({"dropout": True}, build, False),
+        ({"norm": "batch"}, build, False),
+        ({}, spectral, False),  # every pass moves its vectors
+    ],
+)
+def test_pictures_go_together_only_where_no_pass_can_tell(changes, make, merges):
+    config = toy.config(**changes)
+    trainer = Trainer(config, make(config))
+    calls = []
+    trainer.networks.D_A.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
+    trainer.step(toy.Data().batch(0, 1))
+    assert calls == ([1, 2] if merges else [1, 1, 1])
+
+
+def test_merging_is_refused_where_a_pass_can_tell():
+    with pytest.raises(ValueError, match="merge is on, but dropout, batch norm and buffers"):
+        Trainer(toy.config(merge="on", dropout=True))

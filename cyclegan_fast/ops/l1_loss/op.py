@@ -71,8 +71,8 @@ def _(a, b, wants_gradient, backend_name):
 def _outputs(a: Tensor, wants_gradient: bool) -> tuple[Tensor, Tensor]:
     loss = a.new_empty((), dtype=_common.accumulator(a.dtype))
     # A custom op cannot return an optional tensor: an empty one stands for "not asked for".
-    sign = torch.empty_like(a, dtype=torch.int8) if wants_gradient else a.new_empty(0).char()
-    return loss, sign
+    sign = a if wants_gradient else a.new_empty((0,))
+    return loss, torch.empty_like(sign, dtype=torch.int8)
 
 
 @torch.library.custom_op("cyclegan_fast::l1_loss_backward", mutates_args=())

@@ -22,6 +22,8 @@ import upstream
 from ours import OursIteration
 from plain import PlainIteration, Setup
 
+from cyclegan_fast import backend
+
 # Multiply and add count as two; torch's flop counter on the plain iteration at 256 x 256, batch 1.
 FLOP_AT_256 = 1.879217e12
 
@@ -66,6 +68,7 @@ def main() -> None:
     images = tuple((torch.rand(2, *shape) * 2 - 1).to(device))
 
     memory: dict[str, float] = {}
+    served: dict[str, dict[str, dict[str, int]]] = {}
     contenders: dict[str, Callable[[], object]] = {}
     for name, build in _builders(options, images).items():
         if options.only and not any(part in name for part in options.only):
@@ -75,9 +78,10 @@ def main() -> None:
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
         try:
-            contender = build()
-            for _ in range(options.warmup):
-                contender()
+            with backend.record() as counts:
+                contender = build()
+                for _ in range(options.warmup):
+                    contender()
         except Exception as error:  # noqa: BLE001 - a peer that fails is reported, and the rest go on
             if name.startswith("ours"):
                 raise
@@ -87,6 +91,7 @@ def main() -> None:
             torch.cuda.synchronize()
             memory[name] = (torch.cuda.max_memory_allocated() - before) / 2**20
         contenders[name] = contender
+        served[name] = backend.by_op(counts)
         print(f"ready: {name}", flush=True)
 
     calls = options.calls or (10 if device == "cuda" else 1)
@@ -99,6 +104,7 @@ def main() -> None:
             "images_per_s": round(options.batch / t["median"], 2),
             "tflop_per_s": round(flop / t["median"] / 1e12, 2),
             "peak_memory_mib": round(memory[name]) if name in memory else None,
+            "served": served[name],
         }
         for name, t in times.items()
     ]

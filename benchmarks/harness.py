@@ -137,11 +137,16 @@ def machine(device: str) -> dict[str, object]:
 
 
 def commit() -> str:
-    """The checkout's commit, "+dirty" with changes; without git, CYCLEGAN_FAST_COMMIT."""
+    """The checkout's commit, "+dirty" with changes; without git, CYCLEGAN_FAST_COMMIT.
+
+    Records do not count as changes: one benchmark writes what the next one finds.
+    """
     root = Path(__file__).resolve().parent.parent
     try:
         head = _run(["git", "-C", str(root), "rev-parse", "HEAD"])
-        changes = _run(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"])
+        status = ["status", "--porcelain", "--untracked-files=no"]
+        paths = ["--", ".", ":(exclude)benchmarks/results"]
+        changes = _run(["git", "-C", str(root), *status, *paths])
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get("CYCLEGAN_FAST_COMMIT", "unknown")
     return head + ("+dirty" if changes else "")

@@ -9,6 +9,8 @@ import harness
 import torch
 from torch import Tensor
 
+from cyclegan_fast import backend
+
 # Operands of one measurement together exceed this: twice the L2 of an H100, and any CPU's L2.
 ROTATED_BYTES = 100 * 2**20
 
@@ -42,7 +44,8 @@ def measure(
         tolerance: largest difference of ours to eager, relative to the largest value.
     """
     first = operands()
-    _assert_equal(ours, eager, first, tolerance, name)
+    with backend.record() as served:
+        _assert_equal(ours, eager, first, tolerance, name)
     functions = {"eager": eager, "ours": ours}
     if with_compile:
         torch._dynamo.reset()  # one cache per case: Inductor gives up on a function's ninth shape
@@ -65,6 +68,7 @@ def measure(
                 "microseconds": {k: round(v * 1e6, 2) for k, v in per_call.items()},
                 "gb_per_s": round(moved / per_call["ours"] / 1e9, 1),
                 "x_copy": round(per_call["ours"] / per_call["copy of the same bytes"], 2),
+                "served": backend.by_op(served),
                 "x_faster_than_eager": round(per_call["eager"] / per_call["ours"], 2),
             }
         )

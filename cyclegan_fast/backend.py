@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -132,6 +132,14 @@ def record() -> Iterator[Counter[tuple[str, str]]]:
     finally:
         # By identity: two counters of nested blocks may be equal in content.
         _records[:] = [other for other in _records if other is not counter]
+
+
+def by_op(served: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    """Return what `record` counted as {op: {back end: calls}}, for a record to be kept."""
+    nested: dict[str, dict[str, int]] = {}
+    for (op, backend), calls in sorted(served.items()):
+        nested.setdefault(op, {})[backend] = calls
+    return nested
 
 
 def explain(op: str | None = None) -> str:

@@ -69,6 +69,7 @@ def test_auto_on_a_cpu_is_native_and_the_record_says_so():
         instance_norm_act(x, pad=1).square().sum().backward()
     expected = {("instance_norm_act", "native"): 1, ("instance_norm_act_backward", "native"): 1}
     assert dict(outer) == dict(inner) == expected
+    assert backend.by_op(outer) == {op: {"native": 1} for op, _ in expected}
     instance_norm_act(x)
     assert dict(outer) == expected
 

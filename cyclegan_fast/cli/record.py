@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cyclegan_fast import backend
 from cyclegan_fast.errors import CheckpointError
 from cyclegan_fast.io.pictures import write_bytes
 
@@ -99,9 +100,6 @@ def begin(run_dir: Path, trainer: Trainer, command: str, data: dict[str, Any]) -
 
 def end(run_dir: Path, record: dict[str, Any], result: RunResult, images: int) -> None:
     """Add how this start ended, and who served each op how often."""
-    served: dict[str, dict[str, int]] = {}
-    for (op, name), calls in sorted(result.served.items()):
-        served.setdefault(op, {})[name] = calls
     start = record["starts"][-1]
     start |= {
         "to_step": result.step,
@@ -113,7 +111,7 @@ def end(run_dir: Path, record: dict[str, Any], result: RunResult, images: int) -
     record["steps"] = result.step
     record["total_steps"] = result.total_steps
     record["finished"] = result.finished
-    record["served"] = served
+    record["served"] = backend.by_op(result.served)
     write(run_dir, record)
 
 

@@ -39,19 +39,24 @@ def why_not() -> str | None:
     if shutil.which("g++") is None:
         return "there is no g++"
     if cuda_headers() is None:
-        return "NVIDIA's cuda_fp16.h was not found beside nvcc, in CUDA_HOME or in site-packages"
+        return "NVIDIA's headers were not found: no nvcc, no CUDA_HOME, none in site-packages"
     return None
 
 
 @cache
 def cuda_headers() -> Path | None:
-    """Return the folder of cuda_fp16.h."""
+    """Return the folder of cuda_fp16.h, where what that includes is there too.
+
+    The wheels that PyTorch brings lack crt/, which comes with nvcc's.
+    """
     nvcc = shutil.which("nvcc")
     beside = nvcc and Path(nvcc).resolve().parents[1]
     homes = [os.environ.get("CUDA_HOME"), beside, "/usr/local/cuda"]
     folders = [Path(home) / "include" for home in homes if home]
     folders += sorted(Path(sysconfig.get_path("purelib")).glob("nvidia/*/include"))
-    return next((folder for folder in folders if (folder / "cuda_fp16.h").exists()), None)
+    needed = ("cuda_fp16.h", "crt/host_defines.h")
+    complete = (f for f in folders if all((f / name).exists() for name in needed))
+    return next(complete, None)
 
 
 def build(sanitize: bool = False) -> Path:

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import nn
+from torch.fx import Node
 
 from cyclegan_fast.fusion import recognise
 from cyclegan_fast.fusion.alias import TRUSTED, Aliases
@@ -15,8 +18,17 @@ from cyclegan_fast.fusion.trace import Traced
 _STRIDE_BOUND = frozenset(("view", "view_as", "as_strided", "stride", "is_contiguous", "data_ptr"))
 
 
-def why_preserve(net: nn.Module, traced: Traced, aliases: Aliases) -> str:
-    """Say why the inputs' layout must be left alone, or "" where it need not."""
+def why_preserve(
+    net: nn.Module, traced: Traced, aliases: Aliases, ordinary: Collection[Node]
+) -> str:
+    """Say why the inputs' layout must be left alone, or "" where it need not.
+
+    Args:
+        net: the network.
+        traced: its forward.
+        aliases: what its tensors share.
+        ordinary: norms and pads that PyTorch's own operations carry out.
+    """
     nodes = list(traced.graph.nodes)
     if not any(recognise.convolution(net, node) is not None for node in nodes):
         return "there is no convolution that would gain"
@@ -34,4 +46,9 @@ def why_preserve(net: nn.Module, traced: Traced, aliases: Aliases) -> str:
             home = (getattr(node.target, "__module__", None) or "").partition(".")[0]
             if home not in TRUSTED or node.target is torch.as_strided:
                 return f"{recognise.label(net, node)} may depend on strides"
+    for node in nodes:
+        if node in ordinary and recognise.norm(net, node) is not None:
+            # At batch 1 on a CPU, silently: PyTorch 2.11 to 2.14. See instance_norm_act_reference.
+            name = recognise.label(net, node)
+            return f"PyTorch's gradient of {name} is wrong for a channels_last one"
     return ""

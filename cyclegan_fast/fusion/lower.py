@@ -90,7 +90,7 @@ class _Lowering:
         reason = (
             ""
             if memory_format == "preserve"
-            else why_preserve(self._net, self._traced, self._aliases)
+            else why_preserve(self._net, self._traced, self._aliases, self._found.ordinary)
         )
         return Plan(
             inputs=tuple(inputs),

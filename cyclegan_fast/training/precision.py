@@ -96,15 +96,26 @@ def resolve_layout(name: str, precision: Precision, accelerated: bool) -> torch.
     The fused ops work in channels_last as well as in contiguous, and convolutions are faster
     there. Without them PyTorch's norms and pads copy to contiguous and back, so that in fp32 at
     full width contiguous wins (one core, resnet_9blocks, 128x128: 9.6 s a step against 11.1 s with
-    the fused ops, 12.3 s against 11.1 s without; November 2026).
+    the fused ops, 12.3 s against 11.1 s without; November 2026). On a CPU they cannot: at batch 1,
+    PyTorch 2.11 to 2.14 computes a wrong gradient of F.instance_norm from a channels_last one.
 
     Args:
         name: "auto", "contiguous" or "channels_last".
-        precision: of the run.
+        precision: of the run, and its device.
         accelerated: whether the networks run on the fused ops.
+
+    Raises:
+        ValueError: channels_last was asked for where PyTorch's own norms would train wrongly.
     """
+    norms_err = not accelerated and precision.device_type == "cpu"
+    if name == "channels_last" and norms_err:
+        raise ValueError(
+            "config: memory_format must be contiguous on a CPU without the fused ops, got "
+            "channels_last, in which PyTorch's own instance norm has a wrong gradient at batch 1. "
+            "Leave out --no_accelerate, or --memory_format."
+        )
     if name == "auto":
-        gains = accelerated or precision.half is not None
+        gains = accelerated or (precision.half is not None and not norms_err)
         name = "channels_last" if gains else "contiguous"
     return torch.channels_last if name == "channels_last" else torch.contiguous_format
 

@@ -37,12 +37,18 @@ CYCLEGAN_FAST_INLINE double sum_chunk(int64_t chunk, int64_t numel, const Differ
   constexpr int64_t kStep = kLanes<T>;
   int64_t i = chunk * kLossChunk;
   const int64_t end = smaller(i + kLossChunk, numel);
-  Vec<T> sums[4] = {};  // four chains, since an addition takes four cycles
-  for (; i + 4 * kStep <= end; i += 4 * kStep)
-    for (int k = 0; k < 4; ++k) sums[k] += term(difference.at(i + k * kStep));
-  for (; i + kStep <= end; i += kStep) sums[0] += term(difference.at(i));
-  if (i < end) sums[1] += term(difference.partial_at(i, end - i));
-  return sum_lanes<Acc<T>>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  constexpr int kRun = 8;  // additions in a row: what rounds is the sum of few, not of the chunk
+  Vec<T> total = {};
+  while (i + kStep <= end) {
+    Vec<T> sums[4] = {};  // four chains, since an addition takes four cycles
+    int run = 0;
+    for (; run < kRun && i + 4 * kStep <= end; ++run, i += 4 * kStep)
+      for (int k = 0; k < 4; ++k) sums[k] += term(difference.at(i + k * kStep));
+    for (; run < kRun && i + kStep <= end; ++run, i += kStep) sums[0] += term(difference.at(i));
+    total += (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  }
+  if (i < end) total += term(difference.partial_at(i, end - i));
+  return sum_lanes<Acc<T>>(total);
 }
 
 // first[i] = gradient(difference) and second[i] = its negative over one chunk; either may be null.

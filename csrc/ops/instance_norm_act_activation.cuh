@@ -16,8 +16,11 @@ struct Activation {
 
   // relu by comparison, not by a product with 0, which is nan at infinity.
   __device__ A operator()(A z) const { return z < 0 ? (relu ? A(0) : z * slope) : z; }
-  // The gradient at z of what has gradient g; at 0 as below 0.
-  __device__ A gradient(A g, A z) const { return z > 0 ? g : (relu ? A(0) : g * slope); }
+  // The gradient at z of what has gradient g; at 0 as below 0, at nan as PyTorch has it.
+  __device__ A gradient(A g, A z) const {
+    if (relu) return z <= 0 ? A(0) : g;
+    return z > 0 ? g : g * slope;
+  }
 };
 
 }  // namespace cyclegan_fast

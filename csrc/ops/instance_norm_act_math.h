@@ -34,10 +34,10 @@ class Activation {
     return z > 0 ? z : z * slope_;
   }
 
-  // dz of g; as in PyTorch, the derivative at 0 is that below 0.
+  // dz of g; as in PyTorch, relu's derivative is 0 at 0 and 1 at nan.
   CYCLEGAN_FAST_INLINE Vec<T> gradient(Vec<T> g, Vec<T> z) const {
     if (act_ == 0) return g;
-    if (act_ == 1) return z > 0 ? g : Vec<T>{};
+    if (act_ == 1) return z <= 0 ? Vec<T>{} : g;
     return z > 0 ? g : g * slope_;
   }
 

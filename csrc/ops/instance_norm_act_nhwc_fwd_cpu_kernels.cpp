@@ -16,7 +16,8 @@ template <class T>
 void band_statistics(const InstanceNormActFwdParams& p, int64_t task, Acc<T>* scratch) {
   using A = Acc<T>;
   const Band band(p, task);
-  const int64_t pixels = (band.end - band.begin) * p.w, first = (pixels + 7) / 8;
+  const int64_t pixels = (band.end - band.begin) * p.w;
+  const int64_t first = pixels <= 256 ? pixels : pixels / 8;
   const T* image = static_cast<const T*>(p.x) + band.n * p.h * p.w * p.c;
   const T* x = image + band.begin * p.w * p.c;
   A *around = scratch, *sum = scratch + p.c, *sum_squares = scratch + 2 * p.c;

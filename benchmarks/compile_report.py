@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""What the compiler made of each CUDA kernel, per architecture; needs no GPU.
+"""What the compilers made of each CUDA and Triton kernel, per architecture; needs no GPU.
 
     python benchmarks/compile_report.py
 
-Reads the compiled library with the cuobjdump that Triton brings, prints a table, and writes
-benchmarks/results/compile.json: registers per thread, bytes of static shared memory per block, and
-bytes of local memory and stack per thread, which a spill would show in.
+Reads the compiled library with the cuobjdump that Triton brings, has Triton compile its kernels,
+prints a table, and writes benchmarks/results/compile.json: registers per thread, bytes of shared
+memory per block (static for CUDA), and bytes of local memory and stack per thread, which a spill
+would show in.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from cyclegan_fast import _build_info
 
 RECORD = Path(__file__).parent / "results" / "compile.json"
 LIBRARY = Path(_build_info.__file__).parent / "_cuda.so"
+COLUMNS = ("registers", "shared", "local", "stack")
 TOOL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 
@@ -68,24 +71,40 @@ def main() -> None:
     if not LIBRARY.exists():
         print(f"{LIBRARY} is not there: {_build_info.build_info()['no_cuda']}; nothing to report")
         return
-    rows = kernels()
+    compilers = {
+        "cuda": f"nvcc {_build_info.build_info()['cuda']}",
+        "triton": f"Triton {triton.__version__}",
+    }
+    tables = {"cuda": _table(kernels()), "triton": _table(_triton_kernels())}
+    sections = [f'"compilers": {json.dumps(compilers)}', f'"columns": {json.dumps(COLUMNS)}']
+    for language, table in tables.items():
+        lines = [f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in table.items()]
+        sections.append(f'"{language}": {{\n' + ",\n".join(lines) + "\n}")
+    RECORD.write_text("{" + ",\n".join(sections) + "}\n")
+    print(f"written to {RECORD}")
+
+
+def _triton_kernels() -> list[Kernel]:
+    # Another process: this one may have been told to interpret kernels.
+    command = [sys.executable, str(Path(__file__).with_name("triton_compile.py"))]
+    return [
+        Kernel(k["name"], f"sm_{k['architecture']}", *(k[column] for column in COLUMNS))
+        for k in json.loads(_output(command))
+    ]
+
+
+def _table(rows: list[Kernel]) -> dict[str, dict[str, list[int]]]:
+    """Print rows, and return them as {kernel: {architecture: numbers}}."""
     names = sorted({row.name for row in rows})
     for name in names:
         registers = [f"{k.architecture} {k.registers}" for k in rows if k.name == name]
         print(f"{name}: registers {', '.join(registers)}")
     spilled = [f"{row.name} ({row.architecture})" for row in rows if row.local or row.stack]
     print(f"{len(names)} kernels, {len(rows)} binaries; with local memory: {spilled or 'none'}")
-    table: dict[str, dict[str, list[int]]] = {}
+    table: dict[str, dict[str, list[int]]] = {name: {} for name in names}
     for row in rows:
-        numbers = [row.registers, row.shared, row.local, row.stack]
-        table.setdefault(row.name, {})[row.architecture] = numbers
-    lines = [f"  {json.dumps(name)}: {json.dumps(table[name])}" for name in names]
-    columns = json.dumps(["registers", "shared", "local", "stack"])
-    body = ",\n".join(lines)
-    compiler = json.dumps(f"nvcc {_build_info.build_info()['cuda']}")
-    head = f'"compiler": {compiler}, "columns": {columns}'
-    RECORD.write_text(f'{{{head}, "cuda": {{\n{body}\n}}}}\n')
-    print(f"written to {RECORD}")
+        table[row.name][row.architecture] = [getattr(row, column) for column in COLUMNS]
+    return table
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ ENVIRONMENT = "CYCLEGAN_FAST_BACKEND"
 # A probe answers None when the back end can serve (device type, dtype), else the reason why not.
 Probe = Callable[[str, torch.dtype], "str | None"]
 
-_probes: dict[str, dict[str, Probe]] = {}
-_preference: dict[str, dict[str, tuple[str, ...]]] = {}
+_probes: dict[str, Mapping[str, Probe]] = {}
+_preference: dict[str, Mapping[str, tuple[str, ...]]] = {}
 _records: list[Counter[tuple[str, str]]] = []
 
 
@@ -38,7 +38,9 @@ def _checked(name: str, where: str) -> str:
 _policy = _checked(os.environ.get(ENVIRONMENT, "auto"), f"environment variable {ENVIRONMENT}")
 
 
-def register(op: str, probes: dict[str, Probe], preference: dict[str, tuple[str, ...]]) -> None:
+def register(
+    op: str, probes: Mapping[str, Probe], preference: Mapping[str, tuple[str, ...]]
+) -> None:
     """Declare an op's back ends; called once by each op's module.
 
     Args:

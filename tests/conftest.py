@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,20 @@ import torch
 
 from cyclegan_fast import backend
 
-sys.path.insert(0, str(Path(__file__).parent))  # tests/numerics.py, from every folder below
+INTERPRET = "TRITON_INTERPRET"
+if not torch.cuda.is_available():
+    # Before Triton decorates its own library. For this process, not for those that tests start.
+    os.environ[INTERPRET] = "1"
+import triton  # noqa: E402
+
+# tests/numerics.py, from every folder below, and the interpreter.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "interpreter")]
+import interpreter  # noqa: E402
+
+if INTERPRET in os.environ:
+    triton.knobs.runtime.interpret = True
+    del os.environ[INTERPRET]
+    interpreter.install()
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -54,8 +69,25 @@ def device(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(params=["reference", "native"])
+@contextmanager
+def _use(name: str, device: str):
+    with ExitStack() as stack:
+        if (name, device) == ("triton", "cpu"):
+            if torch.cuda.is_available():
+                pytest.skip("Triton's kernels are tested on the GPU that is there")
+            stack.enter_context(interpreter.big_tiles())  # small ones: test_triton_tiles.py
+        yield stack.enter_context(backend.use_backend(name))
+
+
+@pytest.fixture(params=["native", "triton"])
+def fused_backend(request: pytest.FixtureRequest, device: str):
+    """Every back end with kernels of ours; a missing one is a failure where there is a compiler."""
+    with _use(request.param, device):
+        yield request.param
+
+
+@pytest.fixture(params=["reference", "native", "triton"])
 def each_backend(request: pytest.FixtureRequest, device: str):
-    """Every back end of the ops; a missing one is a failure on a machine with a compiler."""
-    with backend.use_backend(request.param):
+    """Every back end of the ops."""
+    with _use(request.param, device):
         yield request.param

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -35,6 +39,38 @@ def native_probe(device_type: str, dtype: torch.dtype) -> str | None:
     if device_type == "cuda":
         return None if _extension.cuda_available() else _extension.why_not_cuda()
     return f"no compiled kernel for device type {device_type!r}"
+
+
+def triton_probe(device_type: str, dtype: torch.dtype) -> str | None:
+    """Probe of the Triton kernels: None when they can serve, else the reason."""
+    if dtype not in FLOATS:
+        return f"{dtype} is not a floating-point dtype that it takes"
+    try:
+        import triton
+    except ImportError as error:
+        return f"Triton cannot be imported: {error}"
+    interpreted = triton.knobs.runtime.interpret
+    if device_type == "cuda":
+        return "TRITON_INTERPRET is set: its interpreter is for the CPU" if interpreted else None
+    if device_type == "cpu":
+        # Without the variable there is no Triton on a CPU; with it, kernels are run for tests.
+        return None if interpreted else "Triton compiles for GPUs"
+    return f"no Triton kernel for device type {device_type!r}"
+
+
+PROBES = {"native": native_probe, "triton": triton_probe}
+
+
+@cache
+def kernels(stem: str, backend_name: str) -> Any:
+    """Return what holds a back end's raw functions <stem>_fwd, <stem>_bwd and their workspaces.
+
+    Their arguments are the same in every back end (csrc/registration.cpp): they write into
+    outputs that they are given, allocate nothing and know no autograd.
+    """
+    if backend_name == "triton":
+        return import_module(f"cyclegan_fast.ops.{stem}.triton_kernels")
+    return torch.ops.cyclegan_fast_C
 
 
 def check_image(op: str, name: str, x: Tensor) -> None:
@@ -101,7 +137,7 @@ def same_order(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return a, b.contiguous(memory_format=memory_format(a))
 
 
-def loss_workspace(x: Tensor) -> Tensor:
+def loss_workspace(stem: str, backend_name: str, x: Tensor) -> Tensor:
     """Allocate the partial sums that a loss over x needs."""
-    size = torch.ops.cyclegan_fast_C.loss_workspace(x.numel())
+    size = kernels(stem, backend_name).loss_workspace(x.numel())
     return x.new_empty((size,), dtype=accumulator(x.dtype))

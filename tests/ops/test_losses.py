@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from numerics import assert_within_budget
 
-from cyclegan_fast import backend
 from cyclegan_fast.ops import l1_loss, lsgan_loss
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -118,15 +117,14 @@ def test_gradcheck(loss, device, each_backend):
     assert torch.autograd.gradcheck(loss, inputs)
 
 
-def test_opcheck(device):
+def test_opcheck(device, fused_backend):
     a, b = torch.randn(2, 2, 3, 5, 5, device=device)
     a.requires_grad_()
     ops = torch.ops.cyclegan_fast
-    with backend.use_backend("native"):
-        torch.library.opcheck(ops.l1_loss.default, (a, b, True, "native"))
-        torch.library.opcheck(ops.l1_loss.default, (a.detach(), b, False, "native"))
-        torch.library.opcheck(ops.lsgan_loss.default, (a, None, 1.0, "native"))
-        torch.library.opcheck(ops.lsgan_loss.default, (a, b, 0.0, "native"))
+    torch.library.opcheck(ops.l1_loss.default, (a, b, True, fused_backend))
+    torch.library.opcheck(ops.l1_loss.default, (a.detach(), b, False, fused_backend))
+    torch.library.opcheck(ops.lsgan_loss.default, (a, None, 1.0, fused_backend))
+    torch.library.opcheck(ops.lsgan_loss.default, (a, b, 0.0, fused_backend))
 
 
 def test_compiles_whole(device, each_backend):
@@ -141,13 +139,12 @@ def test_compiles_whole(device, each_backend):
 
 
 @pytest.mark.parametrize("loss", [l1_loss, lsgan_loss])
-def test_second_derivative_is_refused_with_advice(loss, device):
+def test_second_derivative_is_refused_with_advice(loss, device, fused_backend):
     a = torch.randn(4, device=device, requires_grad=True)
-    with backend.use_backend("native"):
-        value = loss(a, torch.zeros(4, device=device))
-        (gradient,) = torch.autograd.grad(value, a, create_graph=True)
-        with pytest.raises(Exception, match=r"restore\(net\)"):
-            gradient.sum().backward()
+    value = loss(a, torch.zeros(4, device=device))
+    (gradient,) = torch.autograd.grad(value, a, create_graph=True)
+    with pytest.raises(Exception, match=r"restore\(net\)"):
+        gradient.sum().backward()
 
 
 @pytest.mark.parametrize("loss", [l1_loss, lsgan_loss])

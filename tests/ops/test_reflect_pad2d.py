@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from numerics import assert_within_budget
 
-from cyclegan_fast import backend
 from cyclegan_fast.ops import reflect_pad2d
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -27,6 +26,8 @@ CASES = [
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize(("shape", "pad"), CASES, ids=str)
 def test_equals_torch(shape, pad, memory_format, dtype, device, each_backend):
+    if (each_backend, device) == ("triton", "cpu") and shape[1] == 70_000:
+        shape = (1, 7_000, *shape[2:])  # interpreted; its grids have one dimension
     x = torch.randn(shape, device=device).to(dtype).contiguous(memory_format=memory_format)
     leaf = x.clone(memory_format=memory_format).requires_grad_()
     y = reflect_pad2d(leaf, pad)
@@ -61,16 +62,16 @@ def test_zero_pad_is_the_input(device, each_backend):
 
 def test_gradcheck(device, each_backend):
     x = torch.randn(2, 2, 4, 5, dtype=torch.float64, device=device, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: reflect_pad2d(x, 3), x)
+    fast = each_backend == "triton"  # along a random direction: it is interpreted
+    assert torch.autograd.gradcheck(lambda x: reflect_pad2d(x, 3), x, fast_mode=fast)
 
 
-def test_opcheck(device):
-    with backend.use_backend("native"):
-        for x in (
-            torch.randn(2, 3, 6, 6, device=device, requires_grad=True),
-            torch.randn(2, 3, 6, 6, device=device).contiguous(memory_format=torch.channels_last),
-        ):
-            torch.library.opcheck(torch.ops.cyclegan_fast.reflect_pad2d.default, (x, 2, "native"))
+def test_opcheck(device, fused_backend):
+    for x in (
+        torch.randn(2, 3, 6, 6, device=device, requires_grad=True),
+        torch.randn(2, 3, 6, 6, device=device).contiguous(memory_format=torch.channels_last),
+    ):
+        torch.library.opcheck(torch.ops.cyclegan_fast.reflect_pad2d.default, (x, 2, fused_backend))
 
 
 def test_compiles_whole(device, each_backend):
@@ -80,13 +81,12 @@ def test_compiles_whole(device, each_backend):
     assert torch.equal(compiled(x), reflect_pad2d(x + 1, 2))
 
 
-def test_second_derivative_is_refused_with_advice(device):
+def test_second_derivative_is_refused_with_advice(device, fused_backend):
     x = torch.randn(1, 2, 4, 4, device=device, requires_grad=True)
-    with backend.use_backend("native"):
-        y = reflect_pad2d(x, 1)
-        (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-        with pytest.raises(Exception, match=r"restore\(net\)"):
-            gradient.sum().backward()
+    y = reflect_pad2d(x, 1)
+    (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(Exception, match=r"restore\(net\)"):
+        gradient.sum().backward()
 
 
 @pytest.mark.parametrize(

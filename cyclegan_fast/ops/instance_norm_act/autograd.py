@@ -30,7 +30,7 @@ def forward(
     """Return y, mean, rstd, and what the interior's gradient is to be handed to."""
     y, mean, rstd, skip = _outputs(x, pad, with_interior)
     if x.numel():
-        torch.ops.cyclegan_fast_C.instance_norm_act_fwd(
+        _common.kernels(STEM, backend_name).instance_norm_act_fwd(
             x,
             weight,
             bias,
@@ -42,7 +42,7 @@ def forward(
             y,
             mean,
             rstd,
-            _workspace(x),
+            _workspace(x, backend_name),
         )
     backend.count(STEM, backend_name)
     return y, mean, rstd, skip
@@ -69,8 +69,8 @@ def _outputs(x: Tensor, pad: int, with_interior: bool) -> tuple[Tensor, Tensor, 
     return y, mean, rstd, skip
 
 
-def _workspace(x: Tensor) -> Tensor:
-    size = torch.ops.cyclegan_fast_C.instance_norm_act_workspace(
+def _workspace(x: Tensor, backend_name: str) -> Tensor:
+    size = _common.kernels(STEM, backend_name).instance_norm_act_workspace(
         *x.shape, _common.memory_format(x) == torch.channels_last, x.device.type
     )
     return x.new_empty((size,), dtype=_common.accumulator(x.dtype))
@@ -93,7 +93,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad_x, grad_residual, sums = _gradients(x, mean, with_residual)
     if x.numel():
-        torch.ops.cyclegan_fast_C.instance_norm_act_bwd(
+        _common.kernels(STEM, backend_name).instance_norm_act_bwd(
             grad_y,
             grad_skip,
             x,
@@ -107,7 +107,7 @@ def _backward(
             grad_x,
             grad_residual if with_residual else None,
             sums,
-            _workspace(x),
+            _workspace(x, backend_name),
         )
     backend.count(f"{STEM}_backward", backend_name)
     return grad_x, grad_residual, sums

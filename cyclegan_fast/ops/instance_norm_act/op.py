@@ -13,7 +13,7 @@ from cyclegan_fast.ops import _common
 from cyclegan_fast.ops.instance_norm_act.autograd import ACTIVATIONS, STEM, forward
 from cyclegan_fast.ops.instance_norm_act.reference import instance_norm_act_reference
 
-backend.register(STEM, {"native": _common.native_probe}, _common.PREFERENCE)
+backend.register(STEM, _common.PROBES, _common.PREFERENCE)
 
 
 def instance_norm_act(

@@ -13,7 +13,7 @@ from cyclegan_fast.ops.l1_loss.reference import l1_loss_reference
 
 STEM = "l1_loss"
 
-backend.register(STEM, {"native": _common.native_probe}, _common.PREFERENCE)
+backend.register(STEM, _common.PROBES, _common.PREFERENCE)
 
 
 def l1_loss(a: Tensor, b: Tensor) -> Tensor:
@@ -56,8 +56,8 @@ def _forward(
     a: Tensor, b: Tensor, wants_gradient: bool, backend_name: str
 ) -> tuple[Tensor, Tensor]:
     loss, sign = _outputs(a, wants_gradient)
-    torch.ops.cyclegan_fast_C.l1_loss_fwd(
-        a, b, loss, sign if wants_gradient else None, _common.loss_workspace(a)
+    _common.kernels(STEM, backend_name).l1_loss_fwd(
+        a, b, loss, sign if wants_gradient else None, _common.loss_workspace(STEM, backend_name, a)
     )
     backend.count(STEM, backend_name)
     return loss, sign
@@ -87,7 +87,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     # Of a and b nothing is read; they lead a second derivative to the error that it must meet.
     grad_a, grad_b = _gradients(a, with_a, with_b)
-    torch.ops.cyclegan_fast_C.l1_loss_bwd(
+    _common.kernels(STEM, backend_name).l1_loss_bwd(
         grad_loss, sign, grad_a if with_a else None, grad_b if with_b else None
     )
     backend.count(f"{STEM}_backward", backend_name)

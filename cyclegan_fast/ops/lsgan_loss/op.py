@@ -13,7 +13,7 @@ from cyclegan_fast.ops.lsgan_loss.reference import lsgan_loss_reference
 
 STEM = "lsgan_loss"
 
-backend.register(STEM, {"native": _common.native_probe}, _common.PREFERENCE)
+backend.register(STEM, _common.PROBES, _common.PREFERENCE)
 
 
 def lsgan_loss(pred: Tensor, target: float | bool | Tensor) -> Tensor:
@@ -62,8 +62,8 @@ def lsgan_loss(pred: Tensor, target: float | bool | Tensor) -> Tensor:
 @torch.library.custom_op("cyclegan_fast::lsgan_loss", mutates_args=())
 def _forward(pred: Tensor, target: Tensor | None, target_value: float, backend_name: str) -> Tensor:
     loss = _scalar(pred)
-    torch.ops.cyclegan_fast_C.lsgan_loss_fwd(
-        pred, target, target_value, loss, _common.loss_workspace(pred)
+    _common.kernels(STEM, backend_name).lsgan_loss_fwd(
+        pred, target, target_value, loss, _common.loss_workspace(STEM, backend_name, pred)
     )
     backend.count(STEM, backend_name)
     return loss
@@ -89,7 +89,7 @@ def _backward(
     backend_name: str,
 ) -> tuple[Tensor, Tensor]:
     grad_pred, grad_target = _gradients(pred, with_pred, with_target)
-    torch.ops.cyclegan_fast_C.lsgan_loss_bwd(
+    _common.kernels(STEM, backend_name).lsgan_loss_bwd(
         grad_loss,
         pred,
         target,

@@ -13,7 +13,7 @@ from cyclegan_fast.ops.reflect_pad2d.reference import reflect_pad2d_reference
 
 STEM = "reflect_pad2d"
 
-backend.register(STEM, {"native": _common.native_probe}, _common.PREFERENCE)
+backend.register(STEM, _common.PROBES, _common.PREFERENCE)
 
 
 def reflect_pad2d(x: Tensor, pad: int) -> Tensor:
@@ -54,7 +54,7 @@ def reflect_pad2d(x: Tensor, pad: int) -> Tensor:
 def _forward(x: Tensor, pad: int, backend_name: str) -> Tensor:
     y = _resized(x, 2 * pad)
     if x.numel():
-        torch.ops.cyclegan_fast_C.reflect_pad2d_fwd(x, pad, y)
+        _common.kernels(STEM, backend_name).reflect_pad2d_fwd(x, pad, y)
     backend.count(STEM, backend_name)
     return y
 
@@ -68,7 +68,7 @@ def _(x, pad, backend_name):
 def _backward(grad_y: Tensor, pad: int, backend_name: str) -> Tensor:
     grad_x = _resized(grad_y, -2 * pad)
     if grad_x.numel():
-        torch.ops.cyclegan_fast_C.reflect_pad2d_bwd(grad_y, pad, grad_x)
+        _common.kernels(STEM, backend_name).reflect_pad2d_bwd(grad_y, pad, grad_x)
     backend.count(f"{STEM}_backward", backend_name)
     return grad_x
 

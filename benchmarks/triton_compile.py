@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""What Triton makes of each kernel, per architecture, as the launchers launch it; needs no GPU.
+
+    python benchmarks/triton_compile.py 75 90      sm_75 and sm_90; without numbers, all of them
+
+The launchers run as they are, on CPU tensors, with a stand-in for Triton's CUDA driver: each launch
+is compiled for the architecture asked for, with the arguments' own specialisation, and not run.
+Prints a JSON list of what was compiled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
+
+from cyclegan_fast.ops import _common
+from cyclegan_fast.ops.instance_norm_act import triton_kernels as norm
+from cyclegan_fast.ops.l1_loss import triton_kernels as l1
+from cyclegan_fast.ops.lsgan_loss import triton_kernels as lsgan
+from cyclegan_fast.ops.reflect_pad2d import triton_kernels as pad2d
+
+TOOL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+# Bytes of shared memory that a block may have (CUDA C++ Programming Guide, compute capabilities).
+SHARED_LIMIT = {
+    75: 64 << 10,
+    80: 163 << 10,
+    86: 99 << 10,
+    89: 99 << 10,
+    90: 227 << 10,
+    100: 227 << 10,
+    120: 99 << 10,
+}
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One kernel on one architecture."""
+
+    name: str  # kernel and what it was launched for
+    architecture: int
+    registers: int
+    shared: int
+    local: int
+    stack: int
+
+
+class _Recorder:
+    """Takes the place of Triton's CUDA driver and of its utilities."""
+
+    def __init__(self, architecture: int) -> None:
+        self.architecture = architecture
+        self.purpose = ""
+        self.compiled: list[Compiled] = []
+        self.utils = self
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self.architecture, 32)
+
+    def get_current_device(self) -> int:
+        return self.architecture  # Triton keeps what it compiled per device
+
+    def get_current_stream(self, _device: object = None) -> int:
+        return 0
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def get_device_properties(self, _device: int) -> dict[str, int]:
+        return {
+            "max_shared_mem": SHARED_LIMIT[self.architecture],
+            "max_num_regs": 65536,
+            "multiprocessor_count": 132,
+            "warpSize": 32,
+        }
+
+    def load_binary(self, name: str, cubin: bytes, shared: int, _device: int) -> tuple:
+        usage = _resource_usage(cubin)
+        self.compiled.append(
+            Compiled(
+                f"{name} [{self.purpose}]",
+                self.architecture,
+                usage["REG"],
+                shared,
+                usage["LOCAL"],
+                usage["STACK"],
+            )
+        )
+        return object(), object(), usage["REG"], 0, 1024
+
+    def unload_module(self, _module: object) -> None:
+        pass
+
+    def launcher_cls(self, _source: object, _metadata: object) -> Callable[..., None]:
+        return lambda *_arguments: None
+
+
+def _resource_usage(cubin: bytes) -> dict[str, int]:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(TOOL), "--dump-resource-usage", file.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = re.findall(r"(\w+):(\d+)", next(x for x in done.stdout.splitlines() if "REG:" in x))
+    return {key: int(value) for key, value in found}
+
+
+@contextmanager
+def _recording(architecture: int) -> Iterator[_Recorder]:
+    recorder = _Recorder(architecture)
+    before = driver._active
+    driver.set_active(recorder)
+    try:
+        yield recorder
+    finally:
+        driver._active = before
+
+
+def compile_all(architecture: int) -> list[Compiled]:
+    """Compile every kernel, in every dtype and variant, for an architecture, 90 for sm_90 say."""
+    with _recording(architecture) as recorder:
+        for dtype in DTYPES:
+            for layout in LAYOUTS:
+                for what, launch in _launches(dtype, layout):
+                    names = str(dtype)[6:], str(layout)[6:], what
+                    recorder.purpose = " ".join(name for name in names if name)
+                    launch()
+    return recorder.compiled
+
+
+def _launches(dtype: torch.dtype, layout: Any) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Every variant of every kernel in one dtype and layout; shapes as in the networks."""
+    yield from _norm_launches(dtype, layout)
+    x, y = _image(dtype, layout, 1, 64, 32), _image(dtype, layout, 1, 64, 38)
+    yield "", partial(pad2d.reflect_pad2d_fwd, x, 3, y)
+    yield "", partial(pad2d.reflect_pad2d_bwd, y, 3, x)
+    if layout is torch.contiguous_format:  # losses see a row of elements
+        yield from _loss_launches(x, torch.empty_like(x))
+
+
+def _norm_launches(dtype: torch.dtype, layout: Any) -> Iterator[tuple[str, Callable[[], None]]]:
+    wide = _common.accumulator(dtype)
+    work = torch.empty(1 << 20, dtype=wide)
+    for n, size in ((1, 64), (16, 16)):  # split into chunks, and resident
+        for act, pad, full in ((1, 1, False), (0, 1, True), (2, 0, False), (1, 3, True)):
+            x = _image(dtype, layout, n, 256, size)
+            y = _image(dtype, layout, n, 256, size + 2 * pad)
+            mean, rstd = torch.empty(2, n, 256, dtype=wide)
+            sums = torch.empty(2, n, 256, dtype=wide)
+            weight, bias = torch.empty(2, 256, dtype=wide) if full else (None, None)
+            skip = torch.empty_like(x) if full else None
+            options = f"{n} of {size}x{size}, act {act}, pad {pad}" + ", all operands" * full
+            forward = (x, weight, bias, skip, act, 0.2, pad, 1e-5, y, mean, rstd, work)
+            yield options, partial(norm.instance_norm_act_fwd, *forward)
+            backward = (y, skip, x, weight, bias, mean, rstd, act, 0.2, pad, x, skip, sums, work)
+            yield options, partial(norm.instance_norm_act_bwd, *backward)
+
+
+def _loss_launches(a: Tensor, b: Tensor) -> Iterator[tuple[str, Callable[[], None]]]:
+    wide = _common.accumulator(a.dtype)
+    loss, work = torch.empty((), dtype=wide), torch.empty(1024, dtype=wide)
+    sign = torch.empty(a.shape, dtype=torch.int8)
+    yield "", partial(l1.l1_loss_fwd, a, b, loss, sign, work)
+    yield "no gradient", partial(l1.l1_loss_fwd, a, b, loss, None, work)
+    yield "", partial(l1.l1_loss_bwd, loss, sign, a, b)
+    yield "one side", partial(l1.l1_loss_bwd, loss, sign, a, None)
+    for what, target in (("", None), ("tensor", b)):
+        yield what, partial(lsgan.lsgan_loss_fwd, a, target, 1.0, loss, work)
+        yield what, partial(lsgan.lsgan_loss_bwd, loss, a, target, 1.0, a, target)
+
+
+def _image(dtype: torch.dtype, layout: Any, n: int, c: int, size: int) -> Tensor:
+    return torch.empty(n, c, size, size, dtype=dtype).contiguous(memory_format=layout)
+
+
+def main() -> None:
+    """Compile for the architectures named, side by side."""
+    architectures = [int(text) for text in sys.argv[1:]] or list(SHARED_LIMIT)
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        compiled = list(pool.map(compile_all, architectures))
+    json.dump([asdict(kernel) for kernels in compiled for kernel in kernels], sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

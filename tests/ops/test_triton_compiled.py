@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MIT
+"""What Triton makes of our kernels for real GPUs: nothing spills, and every block fits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+from triton_compile import SHARED_LIMIT  # noqa: E402
+
+
+@pytest.mark.parametrize("architecture", SHARED_LIMIT)
+def test_every_kernel_compiles_without_a_spill(architecture):
+    # Another process: here kernels are interpreted.
+    command = [sys.executable, str(BENCHMARKS / "triton_compile.py"), str(architecture)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=BENCHMARKS.parent)
+    assert done.returncode == 0, done.stderr[-3000:]
+    compiled = json.loads(done.stdout)
+    names = " ".join(kernel["name"] for kernel in compiled)
+    for stem in ("instance_norm_act", "reflect_pad2d", "l1_loss", "lsgan_loss"):
+        assert f"{stem}_fwd_kernel" in names and f"{stem}_bwd_kernel" in names
+    for kernel in compiled:
+        assert kernel["architecture"] == architecture
+        assert kernel["local"] == kernel["stack"] == 0, f"registers do not suffice: {kernel}"
+        assert kernel["shared"] <= SHARED_LIMIT[architecture], kernel

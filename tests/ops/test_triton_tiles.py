@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""Triton's kernels cut into many small tiles and chunks, as large images are on a GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from norm_case import LAYOUTS, Case
+
+from cyclegan_fast import backend
+from cyclegan_fast.ops import (
+    _triton,
+    _triton_loss,
+    instance_norm_act,
+    l1_loss,
+    lsgan_loss,
+    reflect_pad2d,
+)
+from cyclegan_fast.ops.instance_norm_act import triton_kernels as norm
+from cyclegan_fast.ops.reflect_pad2d import triton_kernels as pad2d
+
+pytestmark = pytest.mark.skipif(
+    not _triton.INTERPRETED, reason="on a GPU the real sizes are cut into real tiles"
+)
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    for module, name, value in [
+        (_triton, "MOST_CHANNELS", 4),
+        (norm, "ELEMENTS", 64),
+        (pad2d, "ELEMENTS", 32),
+        (_triton_loss, "BLOCK", 16),
+        (_triton_loss, "MOST_PARTIALS", 8),
+    ]:
+        monkeypatch.setattr(module, name, value)
+    with backend.use_backend("triton"):
+        yield
+
+
+@pytest.mark.parametrize("plan", ["split", "resident"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_norm(layout, dtype, plan, monkeypatch):
+    # Many programs wanted, and none may take a plane alone; or few, and each may.
+    monkeypatch.setattr(norm, "RESIDENT", 0 if plan == "split" else 1 << 20)
+    monkeypatch.setattr(norm, "PROGRAMS", 12 if plan == "split" else 4)
+    for shape, act, pad, affine, residual, interior in [
+        ((1, 5, 13, 11), "relu", 1, False, True, True),
+        ((2, 3, 9, 17), "leaky_relu", 3, True, False, False),
+        ((1, 8, 16, 16), "relu", 0, True, True, True),
+        ((2, 6, 7, 23), "none", 2, False, True, False),
+    ]:
+        n, c, h, w = shape
+        cover = norm.plan(n, c, h * w, layout == "channels_last")
+        assert (cover.chunks > 1) == (plan == "split")
+        options = {"act": act, "pad": pad, "affine": affine, "residual": residual}
+        Case(shape, dtype, layout, "cpu", interior=interior, **options).check()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:2])
+def test_norm_far_from_zero(layout, monkeypatch):
+    monkeypatch.setattr(norm, "RESIDENT", 0)
+    options = {"act": "relu", "pad": 1, "affine": False, "residual": True}
+    Case((2, 6, 16, 16), torch.float32, layout, "cpu", mean=1000.0, **options).check()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_pad(memory_format, dtype):
+    x = torch.randn(2, 6, 9, 13).to(dtype).contiguous(memory_format=memory_format)
+    y = reflect_pad2d(x.requires_grad_(), 8)
+    assert torch.equal(y, F.pad(x, (8,) * 4, mode="reflect"))
+    grad = torch.randint(-8, 8, y.shape).to(dtype)  # sums of a few small integers are exact
+    (ours,) = torch.autograd.grad(y, x, grad)
+    (plain,) = torch.autograd.grad(F.pad(x, (8,) * 4, mode="reflect"), x, grad)
+    assert torch.equal(ours, plain)
+
+
+@pytest.mark.parametrize("loss", [l1_loss, lsgan_loss])
+@pytest.mark.parametrize("numel", [15, 16, 17, 127, 128, 129, 1000])
+def test_losses(loss, numel):
+    a, b = torch.randn(2, numel, dtype=torch.float64)
+    a.requires_grad_()
+    value, plain = loss(a, b), (F.l1_loss if loss is l1_loss else F.mse_loss)(a, b)
+    torch.testing.assert_close(value, plain, rtol=1e-14, atol=0)
+    gradients = [torch.autograd.grad(v, a)[0] for v in (value, plain)]
+    torch.testing.assert_close(*gradients, rtol=1e-14, atol=0)
+
+
+def test_norm_of_one_output_only():
+    """The gradient of the interior alone, where nothing is folded."""
+    from cyclegan_fast.ops.instance_norm_act import instance_norm_act_and_interior
+
+    x = torch.randn(1, 5, 9, 9, dtype=torch.float64, requires_grad=True)
+    _, interior = instance_norm_act_and_interior(x, pad=2)
+    grad = torch.randn_like(interior)
+    (ours,) = torch.autograd.grad(interior, x, grad)
+    (plain,) = torch.autograd.grad(instance_norm_act(x), x, grad)
+    torch.testing.assert_close(ours, plain, rtol=1e-13, atol=1e-13)

@@ -9,7 +9,7 @@ SOURCES := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f)
 PYTEST := $(BIN)/python -m pytest
 BENCH := $(PYTEST) benchmarks -q -o python_files='bench_*.py' -o python_functions='bench_*'
 
-.PHONY: demo test check build bench mutants gpu-report clean
+.PHONY: demo test check build bench fuzz mutants gpu-report clean
 
 demo: $(VENV)/.package  ## make a small data set, train on it, evaluate, and show the report
 	$(BIN)/cyclegan-fast demo
@@ -30,6 +30,10 @@ bench: $(VENV)/.dev  ## measure here, and write benchmarks/results
 	$(BENCH) --benchmark-columns=median,rounds
 	$(BIN)/python benchmarks/bench_step.py
 	$(BIN)/python benchmarks/compile_report.py
+
+fuzz: $(VENV)/.dev  ## 20,000 random calls of the ops on every back end; SEED=n for others
+	OMP_NUM_THREADS=1 CYCLEGAN_FAST_FUZZ_CALLS=20000 CYCLEGAN_FAST_FUZZ_SEED=$(or $(SEED),1) \
+	  $(PYTEST) -q -n auto tests/fuzz
 
 mutants: $(VENV)/.dev  ## break the kernels one way at a time: the tests must notice each
 	$(BIN)/python tests/emulator/mutants.py

@@ -45,6 +45,11 @@ def triton_probe(device_type: str, dtype: torch.dtype) -> str | None:
     """Probe of the Triton kernels: None when they can serve, else the reason."""
     if dtype not in FLOATS:
         return f"{dtype} is not a floating-point dtype that it takes"
+    return _why_no_triton(device_type)
+
+
+@torch.compiler.assume_constant_result  # Dynamo cannot look into Triton's settings
+def _why_no_triton(device_type: str) -> str | None:
     try:
         import triton
     except ImportError as error:

@@ -36,7 +36,7 @@ fuzz: $(VENV)/.dev  ## 20,000 random calls of the ops on every back end; SEED=n 
 	  $(PYTEST) -q -n auto tests/fuzz
 
 mutants: $(VENV)/.dev  ## break the kernels one way at a time: the tests must notice each
-	$(BIN)/python tests/emulator/mutants.py
+	$(BIN)/python tests/mutants/run.py
 
 gpu-report: $(VENV)/.dev  ## every GPU test, every GPU benchmark, and the tables made from them
 	VENV_PYTHON=$(BIN)/python UPSTREAM=$(UPSTREAM) benchmarks/gpu_report.sh

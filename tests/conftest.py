@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from cyclegan_fast import backend
+from cyclegan_fast.ops import _common
 
 INTERPRET = "TRITON_INTERPRET"
 if not torch.cuda.is_available():
@@ -19,8 +20,10 @@ if not torch.cuda.is_available():
     os.environ[INTERPRET] = "1"
 import triton  # noqa: E402
 
-# tests/numerics.py, from every folder below, and the interpreter.
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "interpreter")]
+# tests/numerics.py, from every folder below, and what runs kernels on the CPU.
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "interpreter"), str(HERE / "emulator")]
+import emulator  # noqa: E402
 import interpreter  # noqa: E402
 
 if INTERPRET in os.environ:
@@ -69,25 +72,49 @@ def device(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+class _EmulatedKernels:
+    """The CUDA kernels executed on the CPU, in the place of the CPU's own."""
+
+    def __init__(self) -> None:
+        self._ops, set_schedule = emulator.load(sanitize=False)
+        set_schedule("random", seed=1)
+
+    def __getattr__(self, name: str):
+        return getattr(self._ops, name)
+
+    def instance_norm_act_workspace(self, *sizes_and_layout) -> int:
+        return self._ops.instance_norm_act_workspace(*sizes_and_layout[:-1], "cuda")
+
+
 @contextmanager
 def _use(name: str, device: str):
     with ExitStack() as stack:
-        if (name, device) == ("triton", "cpu"):
-            if torch.cuda.is_available():
-                pytest.skip("Triton's kernels are tested on the GPU that is there")
+        if name not in ("native", "reference") and device == "cpu" and torch.cuda.is_available():
+            pytest.skip("the GPU's kernels are tested on the GPU that is there")
+        if name == "triton" and device == "cpu":
             stack.enter_context(interpreter.big_tiles())  # small ones: test_triton_tiles.py
-        yield stack.enter_context(backend.use_backend(name))
+        if name == "emulated":
+            if device == "cuda":
+                pytest.skip("on a GPU nothing is emulated")
+            if why_not := emulator.why_not():
+                pytest.skip(why_not)
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            kernels = _EmulatedKernels()
+            patch.setattr(_common, "kernels", lambda _stem, _backend_name: kernels)
+            name = "native"
+        stack.enter_context(backend.use_backend(name))
+        yield name
 
 
-@pytest.fixture(params=["native", "triton"])
+@pytest.fixture(params=["native", "emulated", "triton"])
 def fused_backend(request: pytest.FixtureRequest, device: str):
     """Every back end with kernels of ours; a missing one is a failure where there is a compiler."""
-    with _use(request.param, device):
-        yield request.param
+    with _use(request.param, device) as name:
+        yield name
 
 
-@pytest.fixture(params=["reference", "native", "triton"])
+@pytest.fixture(params=["reference", "native", "emulated", "triton"])
 def each_backend(request: pytest.FixtureRequest, device: str):
     """Every back end of the ops."""
-    with _use(request.param, device):
-        yield request.param
+    with _use(request.param, device) as name:
+        yield name

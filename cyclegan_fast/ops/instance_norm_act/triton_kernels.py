@@ -104,6 +104,7 @@ def instance_norm_act_fwd(
                 stride_c,
                 ACC=acc,
                 **blocks,
+                **_options(x),
             )
         triton_fwd.instance_norm_act_fwd_kernel[(programs,)](
             x,

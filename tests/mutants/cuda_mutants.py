@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Break the CUDA kernels in one place at a time, and see that the tests notice every time.
-
-    python tests/emulator/mutants.py [--only TEXT] [--list]
-
-Each mutant is a copy of csrc with one change, executed by test_emulated_kernels.py. Exit code 1 if
-one survives. The record goes to benchmarks/results/mutants.json.
+"""Faults of the CUDA kernels, each a change of a file under csrc.
 
 The emulator's memory is sequentially consistent: a barrier that only orders memory, between lanes
 that a shuffle has brought together already (nchw_forward_kernel, before a plane is read back), is
@@ -13,33 +8,7 @@ beyond it.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-TESTS = HERE / "test_emulated_kernels.py"
-RECORD = ROOT / "benchmarks" / "results" / "mutants.json"
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One change: `right` must occur exactly once in the file under csrc."""
-
-    fault: str
-    file: str
-    right: str
-    wrong: str
-
+from mutant import Mutant
 
 INDEX, REDUCE, FOLD = "common/index.cuh", "common/reduce.cuh", "common/fold.cuh"
 NCHW_FWD, NCHW_BWD = "ops/instance_norm_act_nchw_fwd.cu", "ops/instance_norm_act_nchw_bwd.cu"
@@ -92,9 +61,10 @@ MUTANTS = [
            "    }\n  }\n  __syncthreads();\n}\n", "    }\n  }\n}\n"),
     Mutant("the residual's columns are taken for rows", NHWC_FWD,
            "h * p.residual.h + w * p.residual.w", "w * p.residual.h + h * p.residual.w"),
-    Mutant("at 0 the derivative is that above 0", ACTIVATION, "z > 0 ? g", "z >= 0 ? g"),
+    Mutant("relu's derivative at 0 is that above 0", ACTIVATION, "z <= 0 ?", "z < 0 ?"),
+    Mutant("leaky_relu's derivative at 0 is that above 0", ACTIVATION, "z > 0 ? g", "z >= 0 ? g"),
     Mutant("leaky_relu has no slope forward", ACTIVATION, "A(0) : z * slope", "A(0) : z"),
-    Mutant("leaky_relu has no slope backward", ACTIVATION, "A(0) : g * slope", "A(0) : g"),
+    Mutant("leaky_relu has no slope backward", ACTIVATION, "g : g * slope", "g : g"),
     Mutant("the second sum lacks rstd", NCHW_BWD, "block_sum(s2, shared) * rstd",
            "block_sum(s2, shared)"),
     Mutant("the skip's gradient is dropped", NCHW_BWD,
@@ -133,72 +103,3 @@ MUTANTS = [
     Mutant("a bfloat16 brings its neighbour's bits along", "common/vector.cuh",
            "word = i & 1 ? word & 0xffff0000u : word << 16;", "word = i & 1 ? word : word << 16;"),
 ]  # fmt: skip
-
-
-def main() -> int:
-    """Run the mutants and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="mutants whose description or file holds this")
-    parser.add_argument("--list", action="store_true")
-    options = parser.parse_args()
-    chosen = [m for m in MUTANTS if options.only in f"{m.file}: {m.fault}"]
-    if options.list:
-        print(*(f"{m.file}: {m.fault}" for m in chosen), sep="\n")
-        return 0
-    began = time.perf_counter()
-    if _first_failure(None) is not None:
-        print("the unchanged kernels fail: see pytest tests/emulator")
-        return 1
-    rows = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for mutant, killer in zip(chosen, pool.map(_first_failure, chosen), strict=True):
-            rows.append({"file": mutant.file, "fault": mutant.fault, "killed_by": killer})
-            verdict = "killed" if killer else "SURVIVES"
-            print(f"{verdict:9} {mutant.file}: {mutant.fault}", flush=True)
-    survivors = [row for row in rows if row["killed_by"] is None]
-    seconds = time.perf_counter() - began
-    print(f"{len(rows) - len(survivors)} of {len(rows)} killed, {seconds:.0f} s")
-    if not options.only:
-        RECORD.write_text(json.dumps({"mutants": rows}, indent=1) + "\n")
-        print(f"written to {RECORD}")
-    return 1 if survivors else 0
-
-
-def _first_failure(mutant: Mutant | None) -> str | None:
-    """Return what killed the mutant, or None."""
-    with tempfile.TemporaryDirectory() as folder:
-        csrc = Path(folder) / "csrc"
-        shutil.copytree(ROOT / "csrc", csrc)
-        if mutant is not None:
-            path = csrc / mutant.file
-            text = path.read_text()
-            if text.count(mutant.right) != 1:
-                raise ValueError(
-                    f"mutants: {mutant.file} must hold {mutant.right!r} once, and holds it "
-                    f"{text.count(mutant.right)} times. The kernel changed: change the mutant too."
-                )
-            path.write_text(text.replace(mutant.right, mutant.wrong))
-        # The tests that can see the file at all, to be done sooner.
-        part = Path(mutant.file).name.partition("_")[0] if mutant else "common"
-        tests = {
-            "instance": "norm or derivative",
-            "reflect": "pad2d",
-            "loss.cuh": "loss",
-            "lsgan": "loss",
-        }
-        environment = os.environ | {"CYCLEGAN_FAST_TEST_CSRC": str(csrc), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", "-p", "no:cacheprovider"]
-            + ["--show-capture=no", str(TESTS), "-k", tests.get(part, "test")],
-            cwd=ROOT, env=environment, capture_output=True, text=True,
-        )  # fmt: skip
-    if done.returncode == 0:
-        return None
-    named = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    if not named:
-        raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
-    return named[0].split(" ", 1)[1].split(" - ")[0].removeprefix("tests/emulator/")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

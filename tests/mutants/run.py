@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""Break the kernels in one place at a time, and see that the tests notice every time.
+
+    python tests/mutants/run.py [--only TEXT] [--list]
+
+A mutant of a CUDA kernel is a copy of csrc with one change, executed by test_emulated_kernels.py;
+one of a Triton kernel a copy of the package, whose kernels tests/ops interprets. Exit code 1 if one
+survives. The record goes to benchmarks/results/mutants.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cuda_mutants
+import triton_mutants
+from mutant import Mutant
+
+TESTS = Path(__file__).resolve().parents[1]
+ROOT = TESTS.parent
+RECORD = ROOT / "benchmarks" / "results" / "mutants.json"
+MUTANTS = {"cuda": cuda_mutants.MUTANTS, "triton": triton_mutants.MUTANTS}
+# The tests that can see a file at all, to be done sooner.
+CUDA_TESTS = {
+    "instance": "norm or derivative",
+    "reflect": "pad2d",
+    "loss.cuh": "loss",
+    "lsgan": "loss",
+}
+TRITON_TESTS = ("test_triton_tiles", "test_far_strides", "test_losses", "test_reflect_pad2d")
+TRITON_TESTS += ("test_instance_norm_act",)
+
+
+def main() -> int:
+    """Run the mutants and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="mutants whose language, file or fault holds it")
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    chosen = [
+        (language, mutant)
+        for language, mutants in MUTANTS.items()
+        for mutant in mutants
+        if options.only in _title(language, mutant)
+    ]
+    if options.list:
+        print(*(_title(*each) for each in chosen), sep="\n")
+        return 0
+    began = time.perf_counter()
+    for language in dict.fromkeys(language for language, _ in chosen):
+        if (failure := _first_failure(language, None)) is not None:
+            print(f"the unchanged kernels fail: {failure}")
+            return 1
+    rows = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        killers = pool.map(lambda each: _first_failure(*each), chosen)
+        for (language, mutant), killer in zip(chosen, killers, strict=True):
+            row = {"language": language, "file": mutant.file, "fault": mutant.fault}
+            rows.append(row | {"killed_by": killer})
+            print(f"{'killed' if killer else 'SURVIVES':9} {_title(language, mutant)}", flush=True)
+    survivors = [row for row in rows if row["killed_by"] is None]
+    seconds = time.perf_counter() - began
+    print(f"{len(rows) - len(survivors)} of {len(rows)} killed, {seconds:.0f} s")
+    if not options.only:
+        RECORD.write_text(json.dumps({"mutants": rows}, indent=1) + "\n")
+        print(f"written to {RECORD}")
+    return 1 if survivors else 0
+
+
+def _title(language: str, mutant: Mutant) -> str:
+    return f"{language} {mutant.file}: {mutant.fault}"
+
+
+def _first_failure(language: str, mutant: Mutant | None) -> str | None:
+    """Return what killed the mutant, or None."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = _run_cuda if language == "cuda" else _run_triton
+        done = run(Path(folder), mutant)
+    if done.returncode == 0:
+        return None
+    named = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if not named:
+        raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
+    return named[0].split(" ", 1)[1].split(" - ")[0].removeprefix("tests/")
+
+
+def _run_cuda(folder: Path, mutant: Mutant | None) -> subprocess.CompletedProcess[str]:
+    csrc = folder / "csrc"
+    shutil.copytree(ROOT / "csrc", csrc)
+    _change(csrc, mutant)
+    part = Path(mutant.file).name.partition("_")[0] if mutant else "common"
+    tests = [TESTS / "emulator" / "test_emulated_kernels.py", "-k", CUDA_TESTS.get(part, "test")]
+    return _pytest(tests, CYCLEGAN_FAST_TEST_CSRC=str(csrc))
+
+
+def _run_triton(folder: Path, mutant: Mutant | None) -> subprocess.CompletedProcess[str]:
+    package = folder / "cyclegan_fast"
+    shutil.copytree(ROOT / "cyclegan_fast", package)
+    _change(package / "ops", mutant)
+    tests = [TESTS / "ops" / f"{name}.py" for name in TRITON_TESTS]
+    # Before the checkout and before what is installed.
+    return _pytest([*tests, "-k", "triton"], PYTHONPATH=str(folder), PYTHONSAFEPATH="1")
+
+
+def _change(folder: Path, mutant: Mutant | None) -> None:
+    if mutant is None:
+        return
+    path = folder / mutant.file
+    text = path.read_text()
+    if text.count(mutant.right) != 1:
+        raise ValueError(
+            f"mutants: {mutant.file} must hold {mutant.right!r} once, and holds it "
+            f"{text.count(mutant.right)} times. The kernel changed: change the mutant too."
+        )
+    path.write_text(text.replace(mutant.right, mutant.wrong))
+
+
+def _pytest(tests: list[object], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", "-p", "no:cacheprovider"]
+        + ["--show-capture=no", *map(str, tests)],
+        cwd=ROOT, env=os.environ | environment | {"OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""Faults of the Triton kernels, each a change of a file under cyclegan_fast/ops."""
+
+from __future__ import annotations
+
+from mutant import Mutant
+
+SHARED, PAD = "_triton.py", "reflect_pad2d/triton_kernels.py"
+FWD, BWD = "instance_norm_act/triton_fwd.py", "instance_norm_act/triton_bwd.py"
+L1, LSGAN, MEAN = "l1_loss/triton_kernels.py", "lsgan_loss/triton_kernels.py", "_triton_loss.py"
+
+MUTANTS = [
+    Mutant("the mirror repeats the edge", SHARED, "2 * (size - 1) - k", "2 * size - 1 - k"),
+    Mutant("the first row has a mirror image", SHARED, "(h >= 1) & (h <= PAD)",
+           "(h >= 0) & (h <= PAD)"),
+    Mutant("the last mirrored row is left out", SHARED, "below <= PAD", "below < PAD"),
+    Mutant("the last column has a mirror image", SHARED, "right >= 1", "right >= 0"),
+    Mutant("tiles of the last row with an image have none", SHARED, "first // width <= PAD",
+           "first // width < PAD"),
+    Mutant("tiles of the first row with an image below have none", SHARED,
+           ">= height - 1 - PAD", "> height - 1 - PAD"),
+    Mutant("rows that are not there are read", SHARED,
+           "mask & ((row >= 0) & (column >= 0))[:, None]", "mask"),
+    Mutant("eps is missing", FWD, " + tl.full((), EPS, ACC)", ""),
+    Mutant("the variance is the unbiased one", FWD, "m2 / tl.cast(pixels, ACC)",
+           "m2 / tl.cast(pixels - 1, ACC)"),
+    Mutant("no pixel is taken off first", FWD, ".to(ACC) - origin[None, :]", ".to(ACC)"),
+    Mutant("what lies beyond the last pixel counts", FWD,
+           "d = tl.where(mask, d - tile_mean[None, :], 0)", "d = d - tile_mean[None, :]"),
+    Mutant("merging forgets the distance of the means", FWD,
+           " + delta * delta * (count * share)", ""),
+    Mutant("the last tile is as long as the others", FWD, "tl.minimum(end - first, BLOCK_P)",
+           "BLOCK_P"),
+    Mutant("chunks' means are not compared", FWD, " + count * d * d", ""),
+    Mutant("float64 is summed in float32", FWD, "mask=mask, other=0).to(ACC) - origin",
+           "mask=mask, other=0).to(tl.float32) - origin"),
+    Mutant("every chunk writes the statistics", FWD,
+           "tl.store(mean_ptr + statistics + channel, mean, mask=mask_c & keep)",
+           "tl.store(mean_ptr + statistics + channel, mean, mask=mask_c)"),
+    Mutant("the mask of the output is dropped", FWD, "tl.store(y_ptr + target, value, mask=mask)",
+           "tl.store(y_ptr + target, value)"),
+    Mutant("the residual's rows are counted in 32 bits", FWD,
+           "h.to(tl.int64) * residual_stride_h", "h * residual_stride_h"),
+    Mutant("images of the residual are counted in 32 bits", FWD, "residual_ptr += n *",
+           "residual_ptr += n.to(tl.int32) *"),
+    Mutant("relu lets small negatives through", FWD, "tl.where(z < 0, 0, z)",
+           "tl.where(z < -0.1, 0, z)"),
+    Mutant("leaky_relu has no slope forward", FWD, "tl.where(z < 0, z * SLOPE, z)", "z"),
+    Mutant("the weight is not applied", FWD, "scale = rstd * tl.load(weight_ptr",
+           "scale = rstd + 0 * tl.load(weight_ptr"),
+    Mutant("relu's derivative at 0 is that above 0", BWD, "tl.where(z <= 0, 0, g)",
+           "tl.where(z < 0, 0, g)"),
+    Mutant("leaky_relu has no slope backward", BWD, "tl.where(z > 0, g, g * SLOPE)", "g"),
+    Mutant("the second sum lacks rstd", BWD, "s2 *= rstd", "s2 *= 1"),
+    Mutant("the mean of the gradients has the wrong sign", BWD, "constant = -scale",
+           "constant = scale"),
+    Mutant("the deviations' part is dropped", BWD, " + slope[None, :] * d)", ")"),
+    Mutant("the sums are those of the second chunk", BWD,
+           "tl.store(sums_ptr + statistic, s1, mask=mask_c & (k == 0))",
+           "tl.store(sums_ptr + statistic, s1, mask=mask_c & (k == 1))"),
+    Mutant("chunks overlap", BWD, "end = tl.minimum(begin + chunk, pixels)",
+           "end = tl.minimum(begin + chunk + 1, pixels)"),
+    Mutant("images of the skip are counted in 32 bits", BWD, "grad_skip_ptr += n *",
+           "grad_skip_ptr += n.to(tl.int32) *"),
+    Mutant("rows are as many as columns", PAD, "offs_p // padded_width, PAD, height",
+           "offs_p // padded_width, PAD, width"),
+    Mutant("the mask of the output is dropped", PAD, "tl.store(y_ptr + n * channels * padded + "
+           "target, value, mask=mask)", "tl.store(y_ptr + n * channels * padded + target, value)"),
+    Mutant("equal values have a sign", L1, "d > 0, 1", "d >= 0, 1"),
+    Mutant("b has a's gradient", L1, "-grad, mask", "grad, mask"),
+    Mutant("an element belongs to two chunks", L1, "(pid + 1) * chunk", "(pid + 1) * chunk + 1"),
+    Mutant("the derivative of a square is the square's root", LSGAN, "factor = 2 * ", "factor = "),
+    Mutant("what lies beyond the last element counts", LSGAN, "tl.where(mask, d, 0)", "d"),
+    Mutant("more partial sums are read than there are", MEAN, "mask=offs < partials, other=0",
+           "mask=offs >= 0, other=0"),
+]  # fmt: skip

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from cyclegan_fast import backend
-from cyclegan_fast.ops import _common
-
 INTERPRET = "TRITON_INTERPRET"
 if not torch.cuda.is_available():
-    # Before Triton decorates its own library. For this process, not for those that tests start.
+    # Before Triton decorates its own library, which PyTorch's custom ops import. For this process,
+    # not for those that tests start.
     os.environ[INTERPRET] = "1"
 import triton  # noqa: E402
+
+from cyclegan_fast import backend  # noqa: E402
+from cyclegan_fast.ops import _common  # noqa: E402
 
 # tests/numerics.py, from every folder below, and what runs kernels on the CPU.
 HERE = Path(__file__).parent

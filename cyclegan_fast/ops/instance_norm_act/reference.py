@@ -32,7 +32,9 @@ def instance_norm_act_reference(
     weight = None if weight is None else weight.to(dtype)
     bias = None if bias is None else bias.to(dtype)
     if x.numel():
-        y = _LaidOutGradient.apply(F.instance_norm(x, weight=weight, bias=bias, eps=eps))
+        y = F.instance_norm(x, weight=weight, bias=bias, eps=eps)
+        if x.device.type == "cpu" and len(x) == 1:
+            y = _LaidOutGradient.apply(y)
     else:  # F.instance_norm does not take an empty batch
         y = x if weight is None else x * weight[:, None, None]
         y = y if bias is None else y + bias[:, None, None]

@@ -30,6 +30,7 @@ bench: $(VENV)/.dev  ## measure here, and write benchmarks/results
 	$(BENCH) --benchmark-columns=median,rounds
 	$(BIN)/python benchmarks/bench_step.py
 	$(BIN)/python benchmarks/compile_report.py
+	$(BIN)/python benchmarks/count_launches.py
 
 fuzz: $(VENV)/.dev  ## 20,000 random calls of the ops on every back end; SEED=n for others
 	OMP_NUM_THREADS=1 CYCLEGAN_FAST_FUZZ_CALLS=20000 CYCLEGAN_FAST_FUZZ_SEED=$(or $(SEED),1) \

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from plain import PlainIteration
 from torch import Tensor
 
@@ -19,9 +21,17 @@ class OursIteration:
         precision: "fp32" or "bf16".
         graph: replay the step as a CUDA graph, as `train` does on a GPU by default.
         images: real A and real B, on the device.
+        merge: join passes, as the option of `train`.
     """
 
-    def __init__(self, precision: str, *, graph: bool, images: tuple[Tensor, Tensor]) -> None:
+    def __init__(
+        self,
+        precision: str,
+        *,
+        graph: bool,
+        images: tuple[Tensor, Tensor],
+        merge: Literal["auto", "on", "off"] = "auto",
+    ) -> None:
         real_a, real_b = images
         self.config = TrainConfig(
             dataroot="benchmark",
@@ -31,6 +41,7 @@ class OursIteration:
             load_size=real_a.shape[-1],
             crop_size=real_a.shape[-1],
             cuda_graph="on" if graph else "off",
+            merge=merge,
         )
         with configured(self.config):
             self.trainer = Trainer(self.config)

@@ -5,7 +5,7 @@
 
 A mutant of a CUDA kernel is a copy of csrc with one change, executed by test_emulated_kernels.py;
 one of a Triton kernel a copy of the package, whose kernels tests/ops interprets. Exit code 1 if one
-survives. The record goes to benchmarks/results/mutants.json.
+survives. What was run is renewed in benchmarks/results/mutants.json.
 """
 
 from __future__ import annotations
@@ -70,10 +70,22 @@ def main() -> int:
     survivors = [row for row in rows if row["killed_by"] is None]
     seconds = time.perf_counter() - began
     print(f"{len(rows) - len(survivors)} of {len(rows)} killed, {seconds:.0f} s")
-    if not options.only:
-        RECORD.write_text(json.dumps({"mutants": rows}, indent=1) + "\n")
-        print(f"written to {RECORD}")
+    _record(rows)
     return 1 if survivors else 0
+
+
+def _record(rows: list[dict[str, str | None]]) -> None:
+    """Renew the rows of the mutants that were run, and drop those of mutants that are no more."""
+    known = json.loads(RECORD.read_text())["mutants"] if RECORD.exists() else []
+
+    def key(row: dict[str, str | None]) -> tuple[str | None, ...]:
+        return row["language"], row["file"], row["fault"]
+
+    by_key = {key(row): row for row in [*known, *rows]}
+    existing = [(x, m.file, m.fault) for x, mutants in MUTANTS.items() for m in mutants]
+    kept = [by_key[each] for each in existing if each in by_key]
+    RECORD.write_text(json.dumps({"mutants": kept}, indent=1) + "\n")
+    print(f"{len(kept)} of {len(existing)} mutants on record in {RECORD}")
 
 
 def _title(language: str, mutant: Mutant) -> str:

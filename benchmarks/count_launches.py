@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: MIT
+"""Count what one iteration asks of a GPU, launches and bytes, without one.
+
+    python benchmarks/count_launches.py [--size 256] [--batch 1]
+
+Ours and the plain iteration run once on the CPU in bf16, and every operation that reaches PyTorch's
+dispatcher is noted with the bytes of its operands and results, each read or written once. What it
+launches on a GPU is taken to be: one kernel, or two where ours has two stages; a convolution one
+for each of fprop, dgrad and wgrad, and one for the gradient of its bias; an update of an optimiser
+one; nothing where only a view or empty memory is made. A library may launch more than that, so
+the figures are those of the operations, not of a device. Writes benchmarks/results/launches.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import harness
+import torch
+from ours import OursIteration
+from plain import PlainIteration, Setup
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+RECORD = harness.RESULTS / "launches.json"
+# Nothing is launched where memory is only described or set aside.
+NO_LAUNCH = {
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty",
+    "new_empty_strided",
+    "detach",
+    "alias",
+    "_unsafe_view",
+    "_reshape_alias",
+    "lift_fresh",
+}
+# Ours in two stages on a GPU: statistics (or sums) and writing; partial sums and their sum.
+TWO_STAGES = {
+    "instance_norm_act",
+    "instance_norm_act_backward",
+    "l1_loss",
+    "lsgan_loss",
+}
+GROUPS = {
+    "copy_": "copies and casts",
+    "_to_copy": "copies and casts",
+    "clone": "copies and casts",
+    "zero_": "fills",
+    "zeros": "fills",
+    "zeros_like": "fills",
+    "new_zeros": "fills",
+    "fill_": "fills",
+    "ones": "fills",
+    "ones_like": "fills",
+    "full_like": "fills",
+}
+
+
+@dataclass
+class Group:
+    """Operations of one kind."""
+
+    launches: int = 0
+    bytes: int = 0
+    names: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    def add(self, name: str, launches: int, moved: int) -> None:
+        """Note one operation."""
+        self.launches += launches
+        self.bytes += moved
+        self.names[name] += launches
+
+
+class Counter(TorchDispatchMode):
+    """Notes every operation while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups: dict[str, Group] = defaultdict(Group)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Run the operation, and note it."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = func.overloadpacket.__name__
+        if func.namespace == "cyclegan_fast":
+            launches = 2 if name in TWO_STAGES else 1
+            self.groups["ours"].add(name, launches, _bytes(args, kwargs, result))
+        elif name == "convolution":
+            self.groups["convolutions"].add("fprop", 1, _bytes(args, kwargs, result))
+        elif name == "convolution_backward":
+            for part, moved in _convolution_backward(args, result):
+                self.groups["convolutions"].add(part, 1, moved)
+        elif not func.is_view and name not in NO_LAUNCH:
+            group = "optimisers" if "_fused_adam" in name else GROUPS.get(name, "other")
+            self.groups[group].add(name, 1, _bytes(args, kwargs, result))
+        return result
+
+
+def _convolution_backward(args, result) -> Iterator[tuple[str, int]]:
+    grad_y, x, weight = args[:3]
+    grad_x, grad_weight, grad_bias = result
+    if grad_x is not None:
+        yield "dgrad", _size(grad_y) + _size(weight) + _size(grad_x)
+    if grad_weight is not None:
+        yield "wgrad", _size(grad_y) + _size(x) + _size(grad_weight)
+    if grad_bias is not None:
+        yield "gradient of a bias", _size(grad_y) + _size(grad_bias)
+
+
+def _bytes(args, kwargs, result) -> int:
+    tensors = [t for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor)]
+    return sum(map(_size, tensors))
+
+
+def _size(tensor: Tensor) -> int:
+    """Bytes of memory behind a tensor: an expanded one has less than its elements."""
+    if any(stride == 0 for stride in tensor.stride()):
+        return tensor.untyped_storage().nbytes()
+    return tensor.numel() * tensor.element_size()
+
+
+def count(iteration: Callable[[], object]) -> dict[str, Group]:
+    """Count one iteration, after one that sets up what later ones keep."""
+    iteration()
+    with Counter() as counter:
+        iteration()
+    return counter.groups
+
+
+def main() -> None:
+    """Print and record the counts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=1)
+    options = parser.parse_args()
+    shape = (options.batch, 3, options.size, options.size)
+    images = tuple(torch.rand(2, *shape) * 2 - 1)
+    contenders: dict[str, Callable[[], object]] = {
+        "plain bf16": PlainIteration(Setup(precision="bf16"), *images),
+        "ours bf16": OursIteration("bf16", graph=False, images=images),
+        "ours bf16, each pass alone": OursIteration(
+            "bf16", graph=False, images=images, merge="off"
+        ),
+    }
+    record = {}
+    for contender, iteration in contenders.items():
+        groups = count(iteration)
+        record[contender] = {
+            "launches": sum(g.launches for g in groups.values()),
+            "gigabytes": round(sum(g.bytes for g in groups.values()) / 1e9, 3),
+            "groups": {
+                name: {
+                    "launches": group.launches,
+                    "gigabytes": round(group.bytes / 1e9, 3),
+                    "operations": dict(sorted(group.names.items(), key=lambda item: -item[1])),
+                }
+                for name, group in sorted(groups.items(), key=lambda item: -item[1].bytes)
+            },
+        }
+        _show(contender, record[contender])
+    section = f"{options.size} batch {options.batch}"
+    records = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    records[section] = {"machine": harness.machine("cpu"), "rows": record}
+    RECORD.write_text(json.dumps(records, indent=1) + "\n")
+    print(f"written to {RECORD}")
+
+
+def _show(contender: str, row: dict) -> None:
+    print(f"{contender}: {row['launches']} launches, {row['gigabytes']} GB")
+    for name, group in row["groups"].items():
+        most = ", ".join(f"{k} {v}" for k, v in list(group["operations"].items())[:6])
+        print(f"  {group['launches']:5} {group['gigabytes']:8.3f} GB  {name}: {most}")
+
+
+if __name__ == "__main__":
+    main()

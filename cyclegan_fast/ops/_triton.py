@@ -57,6 +57,16 @@ def tile(pixels: int, channels: int, channels_last: bool, elements: int) -> Tile
     return Tile(along, across) if channels_last else Tile(across, along)
 
 
+def check_plane(op: str, padded: Tensor) -> None:
+    """Raise unless the pixels of a plane of the padded image can be counted."""
+    height, width = padded.shape[2:]
+    if height * width >= MOST_PIXELS:
+        raise ValueError(
+            f"{op}: x must have fewer than {MOST_PIXELS} pixels per padded plane, "
+            f"got {height} x {width}"
+        )
+
+
 def strides(x: Tensor) -> tuple[int, int]:
     """Return the distances from a pixel to the next and from a channel to the next.
 

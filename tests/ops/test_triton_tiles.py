@@ -100,3 +100,12 @@ def test_norm_of_one_output_only():
     (ours,) = torch.autograd.grad(interior, x, grad)
     (plain,) = torch.autograd.grad(instance_norm_act(x), x, grad)
     torch.testing.assert_close(ours, plain, rtol=1e-13, atol=1e-13)
+
+
+def test_a_plane_of_too_many_pixels_is_refused_before_a_launch():
+    x, y = (torch.empty(1, 1, 2**15 - 2 + k, 2**15 - 2 + k, device="meta") for k in (0, 2))
+    with pytest.raises(ValueError, match="reflect_pad2d: x must have fewer than 1073741824 pixels"):
+        pad2d.reflect_pad2d_fwd(x, 1, y)
+    mean = torch.empty(1, 1, device="meta")
+    with pytest.raises(ValueError, match="instance_norm_act: x must have fewer than"):
+        norm.instance_norm_act_fwd(x, None, None, None, 1, 0.2, 1, 1e-5, y, mean, mean, mean)

@@ -85,6 +85,7 @@ def instance_norm_act_fwd(
     workspace: Tensor,
 ) -> None:
     """Write y, mean and rstd; shapes and dtypes as in csrc/registration.cpp."""
+    _triton.check_plane("instance_norm_act", y)
     n, c, h, w = x.shape
     cover = _plan_of(x)
     stride_p, stride_c = _triton.strides(x)

@@ -92,6 +92,7 @@ def reflect_pad2d_bwd_kernel(
 
 def reflect_pad2d_fwd(x: Tensor, pad: int, y: Tensor) -> None:
     """Write x, padded, into y; both dense in one layout."""
+    _triton.check_plane("reflect_pad2d", y)
     n, c, h, w = x.shape
     stride_p, stride_c = _triton.strides(x)
     tile = _triton.tile(y.shape[2] * y.shape[3], c, stride_c == 1, ELEMENTS)

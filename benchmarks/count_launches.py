@@ -9,7 +9,7 @@ a second stage of ours reads again. What it launches on a GPU is taken to be: on
 where ours has two stages; a convolution one for each of fprop, dgrad and wgrad, and one for the
 gradient of its bias; an update of an optimiser one; nothing where only a view or empty memory is
 made. A library may launch more than that, so the figures are those of the operations, not of a
-device. Beside them stands the least there is (least_bytes.py). Writes benchmarks/results/launches.json.
+device. Beside them stands the least there is (least_bytes.py). The record: results/launches.json.
 """
 
 from __future__ import annotations
@@ -104,7 +104,10 @@ class Counter(TorchDispatchMode):
                 self.groups["convolutions"].add(part, 1, moved)
         elif not func.is_view and name not in NO_LAUNCH:
             group = "optimisers" if "_fused_adam" in name else GROUPS.get(name, "other")
-            self.groups[group].add(name, 1, _bytes(args, kwargs, result))
+            moved = _bytes(args, kwargs, result)
+            if result is None:  # it writes into its arguments
+                moved += _bytes(*_written(func, args, kwargs))
+            self.groups[group].add(name, 1, moved)
         return result
 
 
@@ -131,8 +134,14 @@ def _convolution_backward(args, result) -> Iterator[tuple[str, int]]:
         yield "gradient of a bias", _size(grad_y) + _size(grad_bias)
 
 
-def _bytes(args, kwargs, result) -> int:
-    tensors = [t for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor)]
+def _written(func, args, kwargs) -> list:
+    declared = func._schema.arguments
+    given = dict(zip((a.name for a in declared), args, strict=False)) | kwargs
+    return [given[a.name] for a in declared if a.alias_info and a.name in given]
+
+
+def _bytes(*values) -> int:
+    tensors = [t for t in tree_leaves(values) if isinstance(t, Tensor)]
     return sum(map(_size, tensors))
 
 

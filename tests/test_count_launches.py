@@ -51,6 +51,17 @@ def test_an_expanded_tensor_counts_as_the_memory_that_it_has():
     assert counter.groups["other"].bytes == 4 + 4000
 
 
+def test_an_optimiser_reads_and_writes():
+    parameter = torch.zeros(1000, requires_grad=True)
+    adam = torch.optim.Adam([parameter], fused=True)
+    parameter.grad = torch.ones(1000)
+    adam.step()
+    with Counter() as counter:
+        adam.step()
+    # Gradient, parameter and two moments are read, all but the gradient written; and a step count.
+    assert 7 * 4000 <= counter.groups["optimisers"].bytes <= 7 * 4000 + 100
+
+
 def test_the_least_is_that_of_upstreams_networks():
     generator, discriminator = least_bytes.generator(256), least_bytes.discriminator(256)
     assert sum(x.weight + x.channels for x in generator) == 11_378_179

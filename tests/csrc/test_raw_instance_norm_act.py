@@ -67,10 +67,10 @@ def run(case: Case) -> dict[str, Tensor]:
     (n, c, h, w), pad, dtype = case.shape, case.pad, case.dtype
     padded_shape = (n, c, h + 2 * pad, w + 2 * pad)
     acc = accumulator(dtype)
-    x = placed((torch.randn(case.shape) + case.mean).to(dtype), case.layout)
-    weight = placed(torch.randn(c).to(acc)) if case.affine else None
-    bias = placed(torch.randn(c).to(acc)) if case.affine else None
-    residual = torch.randn(case.shape).to(dtype) if case.residual else None
+    x = placed((torch.randn(case.shape, dtype=torch.float64) + case.mean).to(dtype), case.layout)
+    weight = placed(torch.randn(c, dtype=torch.float64).to(acc)) if case.affine else None
+    bias = placed(torch.randn(c, dtype=torch.float64).to(acc)) if case.affine else None
+    residual = torch.randn(case.shape, dtype=torch.float64).to(dtype) if case.residual else None
 
     y = Guarded(padded_shape, dtype, case.layout)
     mean, rstd = Guarded((n, c), acc), Guarded((n, c), acc)
@@ -104,8 +104,12 @@ def run(case: Case) -> dict[str, Tensor]:
 
     # Where rounding decides the sign of z there is no gradient, so that no flip can be told.
     far = z.abs() > 1e-4 * (1 + shift)
-    grad_y = torch.randn(padded_shape).to(dtype) * padded(far, pad) if case.with_grad_y else None
-    skip = torch.randn(case.shape).to(dtype) * far if case.skip else None
+    grad_y = (
+        torch.randn(padded_shape, dtype=torch.float64).to(dtype) * padded(far, pad)
+        if case.with_grad_y
+        else None
+    )
+    skip = torch.randn(case.shape, dtype=torch.float64).to(dtype) * far if case.skip else None
     grad_x = Guarded(case.shape, dtype, case.layout)
     grad_residual = Guarded(case.shape, dtype, case.layout) if case.with_grad_residual else None
     sums = Guarded((2, n, c), acc)

@@ -17,7 +17,7 @@ TARGETS = ("tensor", 1.0, 0.0, 0.9)
 def operands(shape, dtype: torch.dtype, layout: str = "contiguous"):
     """Two tensors off centre, equal in every fifth element: the kink of the absolute value."""
     torch.manual_seed(3)
-    a, b = (torch.randn(shape).to(dtype) + 3 for _ in range(2))
+    a, b = (torch.randn(shape, dtype=torch.float64).to(dtype) + 3 for _ in range(2))
     b.view(-1)[::5] = a.view(-1)[::5]
     return placed(a, layout), placed(b, layout)
 

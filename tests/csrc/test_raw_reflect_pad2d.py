@@ -24,7 +24,7 @@ SHAPES = [
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_forward_copies_bit_for_bit(dtype, layout, shape, pad):
     n, c, h, w = shape
-    x = torch.randn(shape).to(dtype)
+    x = torch.randn(shape, dtype=torch.float64).to(dtype)
     if x.numel():
         # What arithmetic would not keep: the smallest number, infinity, minus zero.
         x.view(-1)[:3] = torch.tensor([torch.finfo(dtype).smallest_normal / 4, torch.inf, -0.0])
@@ -39,7 +39,7 @@ def test_forward_copies_bit_for_bit(dtype, layout, shape, pad):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_backward_is_the_adjoint(dtype, layout, shape, pad):
     n, c, h, w = shape
-    grad_y = torch.randn(n, c, h + 2 * pad, w + 2 * pad).to(dtype)
+    grad_y = torch.randn(n, c, h + 2 * pad, w + 2 * pad, dtype=torch.float64).to(dtype)
     grad_x = Guarded(shape, dtype, layout)
     ops.reflect_pad2d_bwd(placed(grad_y, layout), pad, grad_x.tensor)
     assert_near(grad_x.check("grad_x"), folded(grad_y.double(), pad, shape), "grad_x")

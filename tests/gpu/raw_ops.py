@@ -96,7 +96,8 @@ class NormCase:
         generator = torch.Generator().manual_seed(n + 10 * c + 100 * h + 1000 * w + self.pad)
 
         def random(*shape, offset=0.0, dtype=self.dtype):
-            return (torch.randn(shape, generator=generator) + offset).to(device).to(dtype)
+            values = torch.randn(shape, generator=generator, dtype=torch.float64) + offset
+            return values.to(device).to(dtype)
 
         acc = accumulator(self.dtype)
         given: dict[str, Tensor | None] = {"x": random(*self.shape, offset=self.offset)}

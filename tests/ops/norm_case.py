@@ -71,7 +71,9 @@ class Case:
         c = shape[1]
 
         def random(*size, offset=0.0):
-            return (torch.randn(size, generator=generator) + offset).to(device).to(dtype)
+            # In float64: values of float32 would hide that a kernel of float64 rounds to them.
+            values = torch.randn(size, generator=generator, dtype=torch.float64) + offset
+            return values.to(device).to(dtype)
 
         self.operands: dict[str, Tensor] = {"x": laid_out(random(*shape, offset=mean), layout)}
         if affine:

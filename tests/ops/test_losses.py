@@ -45,8 +45,8 @@ def check(ours, eager, operands, truth=None) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_l1_equals_float64(shape, dtype, device, each_backend):
-    a = (torch.randn(shape, device=device) + 3).to(dtype)
-    b = (torch.randn(shape, device=device) + 3).to(dtype)
+    a = (torch.randn(shape, device=device, dtype=torch.float64) + 3).to(dtype)
+    b = (torch.randn(shape, device=device, dtype=torch.float64) + 3).to(dtype)
     check(l1_loss, F.l1_loss, (a, b))
 
 
@@ -54,9 +54,13 @@ def test_l1_equals_float64(shape, dtype, device, each_backend):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("target", [1.0, 0.0, True, 0.9, "tensor"], ids=str)
 def test_lsgan_equals_float64(target, shape, dtype, device, each_backend):
-    pred = (torch.randn(shape, device=device) + 0.5).to(dtype)
+    pred = (torch.randn(shape, device=device, dtype=torch.float64) + 0.5).to(dtype)
     if target == "tensor":
-        check(lsgan_loss, F.mse_loss, (pred, torch.randn(shape, device=device).to(dtype)))
+        check(
+            lsgan_loss,
+            F.mse_loss,
+            (pred, torch.randn(shape, device=device, dtype=torch.float64).to(dtype)),
+        )
     else:
         check(
             lambda p: lsgan_loss(p, target),

@@ -28,12 +28,16 @@ CASES = [
 def test_equals_torch(shape, pad, memory_format, dtype, device, each_backend):
     if (each_backend, device) == ("triton", "cpu") and shape[1] == 70_000:
         shape = (1, 7_000, *shape[2:])  # interpreted; its grids have one dimension
-    x = torch.randn(shape, device=device).to(dtype).contiguous(memory_format=memory_format)
+    x = (
+        torch.randn(shape, device=device, dtype=torch.float64)
+        .to(dtype)
+        .contiguous(memory_format=memory_format)
+    )
     leaf = x.clone(memory_format=memory_format).requires_grad_()
     y = reflect_pad2d(leaf, pad)
     assert torch.equal(y, F.pad(x, (pad,) * 4, mode="reflect"))
 
-    grad_y = torch.randn(y.shape, device=device).to(dtype)
+    grad_y = torch.randn(y.shape, device=device, dtype=torch.float64).to(dtype)
     (gradient,) = torch.autograd.grad(y, leaf, grad_y)
     # On the CPU: the deterministic backward of some CUDA builds of PyTorch reads out of bounds
     # (pytorch#193694), and a truth must be true.

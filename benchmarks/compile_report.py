@@ -18,6 +18,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import cubin
 import triton
 
 from cyclegan_fast import _build_info
@@ -25,7 +26,6 @@ from cyclegan_fast import _build_info
 RECORD = Path(__file__).parent / "results" / "compile.json"
 LIBRARY = Path(_build_info.__file__).parent / "_cuda.so"
 COLUMNS = ("registers", "shared", "local", "stack")
-TOOL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,14 @@ class Kernel:
 
 def kernels(library: Path = LIBRARY) -> list[Kernel]:
     """Return every kernel of a compiled library, by architecture and name."""
-    text = _output([str(TOOL), "--dump-resource-usage", str(library)])
     found, architecture, name = [], "", ""
-    for line in _output(["c++filt"], text).splitlines():
+    for line in _output(["c++filt"], cubin.usage(library)).splitlines():
         if match := re.match(r"arch = (\w+)", line):
             architecture = match[1]
         elif match := re.match(r" *Function (.*):$", line):
             name = _short(match[1])
         elif "REG:" in line:
-            numbers = {key: int(value) for key, value in re.findall(r"(\w+):(\d+)", line)}
+            numbers = cubin.numbers(line)
             sizes = (numbers[key] for key in ("REG", "SHARED", "LOCAL", "STACK"))
             found.append(Kernel(name, architecture, *sizes))
     return sorted(found, key=lambda k: (k.name, int(re.sub(r"\D", "", k.architecture))))

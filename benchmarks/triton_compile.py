@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,11 +19,10 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import cubin
 import torch
-import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
@@ -36,7 +33,6 @@ from cyclegan_fast.ops.l1_loss import triton_kernels as l1
 from cyclegan_fast.ops.lsgan_loss import triton_kernels as lsgan
 from cyclegan_fast.ops.reflect_pad2d import triton_kernels as pad2d
 
-TOOL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 # Bytes of shared memory that a block may have (CUDA C++ Programming Guide, compute capabilities).
 SHARED_LIMIT = {
     75: 64 << 10,
@@ -92,8 +88,8 @@ class _Recorder:
             "warpSize": 32,
         }
 
-    def load_binary(self, name: str, cubin: bytes, shared: int, _device: int) -> tuple:
-        usage = _resource_usage(cubin)
+    def load_binary(self, name: str, binary: bytes, shared: int, _device: int) -> tuple:
+        usage = _resource_usage(binary)
         self.compiled.append(
             Compiled(
                 f"{name} [{self.purpose}]",
@@ -113,14 +109,12 @@ class _Recorder:
         return lambda *_arguments: None
 
 
-def _resource_usage(cubin: bytes) -> dict[str, int]:
+def _resource_usage(binary: bytes) -> dict[str, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
+        file.write(binary)
         file.flush()
-        command = [str(TOOL), "--dump-resource-usage", file.name]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = re.findall(r"(\w+):(\d+)", next(x for x in done.stdout.splitlines() if "REG:" in x))
-    return {key: int(value) for key, value in found}
+        lines = cubin.usage(file.name).splitlines()
+    return cubin.numbers(next(line for line in lines if "REG:" in line))
 
 
 @contextmanager

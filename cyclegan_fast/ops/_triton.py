@@ -67,6 +67,11 @@ def check_plane(op: str, padded: Tensor) -> None:
         )
 
 
+def is_channels_last(x: Tensor) -> bool:
+    """Return which of the two dense layouts x has."""
+    return _common.memory_format(x) == torch.channels_last
+
+
 def strides(x: Tensor) -> tuple[int, int]:
     """Return the distances from a pixel to the next and from a channel to the next.
 
@@ -74,8 +79,7 @@ def strides(x: Tensor) -> tuple[int, int]:
     in the contiguous layout.
     """
     _, c, h, w = x.shape
-    channels_last = not x.is_contiguous()
-    return (c, 1) if channels_last else (1, h * w)
+    return (c, 1) if is_channels_last(x) else (1, h * w)
 
 
 @triton.jit

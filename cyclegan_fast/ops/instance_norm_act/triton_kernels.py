@@ -67,7 +67,7 @@ def _options(x: Tensor) -> dict[str, int]:
 
 def _plan_of(x: Tensor) -> Plan:
     n, c, h, w = x.shape
-    return plan(n, c, h * w, not x.is_contiguous())
+    return plan(n, c, h * w, _triton.is_channels_last(x))
 
 
 def instance_norm_act_fwd(

@@ -95,7 +95,7 @@ def reflect_pad2d_fwd(x: Tensor, pad: int, y: Tensor) -> None:
     _triton.check_plane("reflect_pad2d", y)
     n, c, h, w = x.shape
     stride_p, stride_c = _triton.strides(x)
-    tile = _triton.tile(y.shape[2] * y.shape[3], c, stride_c == 1, ELEMENTS)
+    tile = _triton.tile(y.shape[2] * y.shape[3], c, _triton.is_channels_last(x), ELEMENTS)
     programs = n * triton.cdiv(c, tile.channels) * triton.cdiv(y.shape[2] * y.shape[3], tile.pixels)
     with _triton.on(x):
         reflect_pad2d_fwd_kernel[(programs,)](
@@ -117,7 +117,7 @@ def reflect_pad2d_bwd(grad_y: Tensor, pad: int, grad_x: Tensor) -> None:
     """Write the gradient of what was padded into grad_x; both dense in one layout."""
     n, c, h, w = grad_x.shape
     stride_p, stride_c = _triton.strides(grad_x)
-    tile = _triton.tile(h * w, c, stride_c == 1, ELEMENTS)
+    tile = _triton.tile(h * w, c, _triton.is_channels_last(grad_x), ELEMENTS)
     programs = n * triton.cdiv(c, tile.channels) * triton.cdiv(h * w, tile.pixels)
     with _triton.on(grad_x):
         reflect_pad2d_bwd_kernel[(programs,)](

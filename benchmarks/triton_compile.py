@@ -28,6 +28,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
 from cyclegan_fast.ops import _common
+from cyclegan_fast.ops.adam import triton_kernels as adam
 from cyclegan_fast.ops.instance_norm_act import triton_kernels as norm
 from cyclegan_fast.ops.l1_loss import triton_kernels as l1
 from cyclegan_fast.ops.lsgan_loss import triton_kernels as lsgan
@@ -137,6 +138,9 @@ def compile_all(architecture: int) -> list[Compiled]:
                     names = str(dtype)[6:], str(layout)[6:], what
                     recorder.purpose = " ".join(name for name in names if name)
                     launch()
+        for what, launch in _adam_launches():
+            recorder.purpose = what
+            launch()
     return recorder.compiled
 
 
@@ -179,6 +183,18 @@ def _loss_launches(a: Tensor, b: Tensor) -> Iterator[tuple[str, Callable[[], Non
     for what, target in (("", None), ("tensor", b)):
         yield what, partial(lsgan.lsgan_loss_fwd, a, target, 1.0, loss, work)
         yield what, partial(lsgan.lsgan_loss_bwd, loss, a, target, 1.0, a, target)
+
+
+def _adam_launches() -> Iterator[tuple[str, Callable[[], None]]]:
+    table, factors = torch.empty(100, dtype=torch.int64), torch.empty(2, 4)
+    one = torch.empty(())
+    for half in (torch.float16, torch.bfloat16, None):
+        for aligned in (True, False):
+            for found in (one, None):
+                options = f"copies {half}, {'aligned' if aligned else 'anywhere'}"
+                arguments = (table, 4, 9, aligned, factors, one, found, 0.5, 0.999, 1e-8, half)
+                options += ", may skip" * (found is not None)
+                yield options, partial(adam.adam_update, *arguments)
 
 
 def _image(dtype: torch.dtype, layout: Any, n: int, c: int, size: int) -> Tensor:

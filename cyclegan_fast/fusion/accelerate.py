@@ -15,9 +15,9 @@ from cyclegan_fast.fusion import calls
 from cyclegan_fast.fusion.dead_bias import DEAD_BIAS_GRADS, with_zero_gradients
 from cyclegan_fast.fusion.guard import bind, make_guards
 from cyclegan_fast.fusion.lower import make_plan
-from cyclegan_fast.fusion.modules import InstanceForward, installed, plain_forward
+from cyclegan_fast.fusion.modules import InstanceForward, child, installed, plain_forward
 from cyclegan_fast.fusion.purity import Untraceable
-from cyclegan_fast.fusion.steps import Guard, Plan
+from cyclegan_fast.fusion.steps import ConvStep, Guard, Plan
 from cyclegan_fast.fusion.survey import survey
 from cyclegan_fast.fusion.walk import walk
 
@@ -108,6 +108,20 @@ def plan_of(net: nn.Module, memory_format: str = "channels_last") -> Plan:
         Untraceable: with the reason.
     """
     return make_plan(net, *calls.usual_form(plain_forward(net)), memory_format)
+
+
+def convolution_parameters(net: nn.Module) -> list[nn.Parameter]:
+    """Return the weights, and the biases that count, of the convolutions in installed plans."""
+    found: dict[nn.Parameter, None] = {}
+    for module in net.modules():
+        forward = installed(module)
+        for plan in forward.plans if isinstance(forward, PlannedForward) else ():
+            for step in plan.steps:
+                if isinstance(step, ConvStep):
+                    layer = child(module, step.module)
+                    read = [layer.weight, layer.bias if step.use_bias else None]
+                    found |= dict.fromkeys(p for p in read if isinstance(p, nn.Parameter))
+    return list(found)
 
 
 @dataclass(frozen=True)

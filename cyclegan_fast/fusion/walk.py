@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclegan_fast import backend
+from cyclegan_fast.fusion import half_weights
 from cyclegan_fast.fusion.steps import (
     ConvStep,
     FunctionStep,
@@ -146,21 +147,25 @@ def _pad(x: Tensor, pad: int) -> Tensor:
 
 
 def _convolution(step: ConvStep, module: Any, x: Tensor) -> Tensor:
-    if step.use_bias or module.bias is None:
-        return module(x)
+    if type(module) not in (nn.Conv2d, nn.ConvTranspose2d):
+        return module(x)  # a forward of its own, as a parametrized weight has
+    weight = half_weights.read(module.weight)
+    bias = half_weights.read(module.bias) if step.use_bias else None
     if module.transposed:
         return F.conv_transpose2d(
             x,
-            module.weight,
-            None,
+            weight,
+            bias,
             module.stride,
             module.padding,
             module.output_padding,
             module.groups,
             module.dilation,
         )
+    if module.padding_mode != "zeros":
+        return module._conv_forward(x, weight, bias)
     return F.conv2d(
-        x, module.weight, None, module.stride, module.padding, module.dilation, module.groups
+        x, weight, bias, module.stride, module.padding, module.dilation, module.groups
     )
 
 

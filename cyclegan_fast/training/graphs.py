@@ -77,6 +77,8 @@ class CapturedStep:
             losses = run(self._engine, self._batch, self._decisions)
             self._values = torch.stack(list(losses.values()))
         self._names = list(losses)
+        self._engine.optimizer_G.finish_capture()
+        self._engine.optimizer_D.finish_capture()
         return graph
 
     def _replay(
@@ -88,6 +90,8 @@ class CapturedStep:
             if kept is not None and decision is not None:
                 for static, rows in zip(kept, decision, strict=True):
                     static.copy_(rows, non_blocking=True)
+        if self._engine.halves is not None:
+            self._engine.halves.refresh()  # the graph reads copies, whoever changed the weights
         graph.replay()
         # The next replay writes the same memory, and a caller may read its losses later.
         return dict(zip(self._names, self._values.clone().unbind(), strict=True))

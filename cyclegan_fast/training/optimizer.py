@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from cyclegan_fast.ops.adam import Tables, adam_
+
 BETA2 = 0.999  # upstream's, not an option there
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class Adam:
-    """torch.optim.Adam over named parameters, its learning rate a tensor and its moments ready.
+    """Adam over named parameters, its learning rate a tensor and its moments ready.
 
     The moments exist from the start rather than from the first step: a captured step finds them
     in place, and a checkpoint has the same tensors at every step. A parameter without a gradient
@@ -23,27 +24,41 @@ class Adam:
         named: (name, parameter) pairs; the names appear in `state_dict`.
         lr: learning rate until `set_lr`.
         beta1: first momentum.
+        halves: parameter -> its 16-bit copy, which every step writes too.
+
+    Attributes:
+        parameters: in order.
+        halves: those of its own parameters.
+        found_inf: float32 [] on the device: not zero where the next step is to be skipped; or None.
 
     Reference: Kingma and Ba 2015, arXiv:1412.6980.
     """
 
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], lr: float, beta1: float) -> None:
+    def __init__(
+        self,
+        named: Iterable[tuple[str, nn.Parameter]],
+        lr: float,
+        beta1: float,
+        halves: Mapping[nn.Parameter, Tensor] | None = None,
+    ) -> None:
         self._named = dict(named)
-        parameters = list(self._named.values())
-        device = parameters[0].device
-        on_gpu = device.type == "cuda"
-        # The CUDA kernel reads a float32 learning rate on the device, the CPU one any float.
-        dtype = torch.float32 if on_gpu else torch.float64
+        self.parameters = list(self._named.values())
+        self._beta1 = beta1
+        device = self.parameters[0].device
+        # The CUDA kernels read a float32 learning rate on the device, the CPU one any float.
+        dtype = torch.float32 if device.type == "cuda" else torch.float64
         self._lr = torch.tensor(lr, dtype=dtype, device=device)
-        self.optimizer = torch.optim.Adam(
-            parameters, lr=self._lr, betas=(beta1, BETA2), fused=True, capturable=on_gpu
-        )
-        for parameter in parameters:
-            self.optimizer.state[parameter] = {
-                "step": torch.zeros((), dtype=torch.float32, device=device),
-                "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-                "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-            }
+        self._steps = [torch.zeros((), device=device) for _ in self.parameters]
+        self._exp_avg = [torch.zeros_like(p) for p in self.parameters]
+        self._exp_avg_sq = [torch.zeros_like(p) for p in self.parameters]
+        self.halves = {p: h for p, h in (halves or {}).items() if p in set(self.parameters)}
+        self._tables = Tables()
+        self.found_inf: Tensor | None = None
+
+    @property
+    def lr(self) -> float:
+        """The learning rate (one synchronisation)."""
+        return float(self._lr)
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate, in place: a captured step sees it."""
@@ -51,19 +66,40 @@ class Adam:
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def step(self) -> None:
-        """Update every parameter that has a gradient."""
-        self.optimizer.step()
+        """Update every parameter that has a gradient, and its 16-bit copy."""
+        moved = [i for i, p in enumerate(self.parameters) if p.grad is not None]
+        parameters = [self.parameters[i] for i in moved]
+        adam_(
+            [p.detach() for p in parameters],
+            [p.grad for p in parameters if p.grad is not None],
+            [self._exp_avg[i] for i in moved],
+            [self._exp_avg_sq[i] for i in moved],
+            [self._steps[i] for i in moved],
+            self._lr,
+            beta1=self._beta1,
+            beta2=BETA2,
+            found_inf=self.found_inf,
+            halves=[self.halves.get(p) for p in parameters],
+            tables=self._tables,
+        )
+
+    def finish_capture(self) -> None:
+        """Make ready what a step that was captured reads; before the graph's first replay."""
+        self._tables.finish_capture()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the live moments, by "parameter name/step", "/exp_avg" and "/exp_avg_sq"."""
-        return {
-            f"{name}/{moment}": self.optimizer.state[parameter][moment]
-            for name, parameter in self._named.items()
-            for moment in _MOMENTS
-        }
+        state = {}
+        moments = zip(self._named, self._steps, self._exp_avg, self._exp_avg_sq, strict=True)
+        for name, step, exp_avg, exp_avg_sq in moments:
+            state[f"{name}/step"] = step
+            state[f"{name}/exp_avg"] = exp_avg
+            state[f"{name}/exp_avg_sq"] = exp_avg_sq
+        return state
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

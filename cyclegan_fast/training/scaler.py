@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.errors import LossScaleError
+from cyclegan_fast.training.optimizer import Adam
 
 # PyTorch's GradScaler: start, growth, backoff and interval. Its scale has no floor and its skipping
 # no end (pytorch#40497): from 2**16 down to the floor are 16 halvings, so 32 skipped steps in a row
@@ -39,24 +40,18 @@ class LossScaler:
         """Return loss * scale."""
         return loss * self._scale
 
-    def unscale(self, optimizer: torch.optim.Optimizer) -> Tensor:
+    def unscale(self, optimizer: Adam) -> Tensor:
         """Divide the gradients by the scale, in place; make the optimizer skip if one overflowed.
 
         Returns:
             0-d float32: 1 if any gradient is not finite, else 0.
         """
-        gradients = [
-            parameter.grad
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-            if parameter.grad is not None
-        ]
+        gradients = [p.grad for p in optimizer.parameters if p.grad is not None]
         overflow = torch.zeros_like(self._scale)
         torch._amp_foreach_non_finite_check_and_unscale_(
             gradients, overflow, self._scale.double().reciprocal().float()
         )
-        # The fused Adam reads this attribute and then leaves weights and moments as they are.
-        optimizer.found_inf = overflow  # type: ignore[attr-defined]
+        optimizer.found_inf = overflow
         return overflow
 
     def update(self, *overflows: Tensor) -> Tensor:

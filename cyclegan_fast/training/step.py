@@ -13,12 +13,15 @@ Source: Zhu et al. 2017, arXiv:1703.10593, sections 3 and 4.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from cyclegan_fast.fusion.half_weights import HalfWeights
 from cyclegan_fast.training.arrangement import Arrangement
 from cyclegan_fast.training.losses import FAKE, REAL, adversarial_loss, reconstruction_loss
 from cyclegan_fast.training.networks import Networks, frozen
@@ -75,6 +78,7 @@ class Engine:
     weights: Weights
     gan_mode: str
     precision: Precision
+    halves: HalfWeights | None  # of the convolutions of all four networks, in 16 bits
     arrangement: Arrangement
     scaler: LossScaler | None
     record: LossRecord
@@ -93,18 +97,18 @@ def run(engine: Engine, batch: Batch, decisions: Decisions) -> dict[str, Tensor]
     """
     nets = engine.networks
     with frozen(*nets.discriminators):
-        with engine.precision.autocast():
+        with _precision(engine):
             made = generator_losses(
                 nets, batch, engine.weights, engine.gan_mode, engine.arrangement
             )
-        overflows = _update(engine.optimizer_G, made.total, engine.scaler)
+        overflows = _update(engine, engine.optimizer_G, made.total)
     shown_A = engine.pool_A.query(made.fake_A, decisions.fake_A)
     shown_B = engine.pool_B.query(made.fake_B, decisions.fake_B)
-    with engine.precision.autocast():
+    with _precision(engine):
         judged = discriminator_losses(
             nets, batch, shown_A, shown_B, engine.gan_mode, engine.arrangement
         )
-    overflows += _update(engine.optimizer_D, judged["D_A"] + judged["D_B"], engine.scaler)
+    overflows += _update(engine, engine.optimizer_D, judged["D_A"] + judged["D_B"])
     skipped = engine.scaler.update(*overflows) if engine.scaler else None
     if engine.averages is not None:
         for net, mean in zip(nets.generators, engine.averages, strict=True):
@@ -228,15 +232,28 @@ def discriminator_losses(
     return {"D_A": first, "D_B": second}
 
 
-def _update(optimizer: Adam, total: Tensor, scaler: LossScaler | None) -> list[Tensor]:
+@contextmanager
+def _precision(engine: Engine) -> Iterator[None]:
+    """Run networks forward in the run's arithmetic, on the 16-bit weights that Adam has written."""
+    with engine.precision.autocast():
+        if engine.halves is None:
+            yield
+        else:
+            with engine.halves.used():
+                yield
+
+
+def _update(engine: Engine, optimizer: Adam, total: Tensor) -> list[Tensor]:
     optimizer.zero_grad()
     overflows = []
-    if scaler is None:
+    if engine.scaler is None:
         total.backward()
     else:
-        scaler.scale(total).backward()
-        overflows.append(scaler.unscale(optimizer.optimizer))
+        engine.scaler.scale(total).backward()
+        overflows.append(engine.scaler.unscale(optimizer))
     optimizer.step()
+    if engine.halves is not None:
+        engine.halves.written(optimizer.halves)
     return overflows
 
 

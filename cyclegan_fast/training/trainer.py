@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cyclegan_fast import fusion
 from cyclegan_fast.errors import NonFiniteError
+from cyclegan_fast.fusion.half_weights import HalfWeights
 from cyclegan_fast.training import graphs, pool, state
 from cyclegan_fast.training.arrangement import Arrangement, is_ordered, resolve_merge
 from cyclegan_fast.training.config import TrainConfig
@@ -77,21 +78,32 @@ class Trainer:
             averages = (copy.deepcopy(networks.G_A), copy.deepcopy(networks.G_B))
             for mean in averages:
                 mean.requires_grad_(False)
+        halves = self._halves(networks)
         return Engine(
             networks=networks,
             averages=averages,
             ema=config.ema,
-            optimizer_G=Adam(networks.parameters("G_A", "G_B"), config.lr, config.beta1),
-            optimizer_D=Adam(networks.parameters("D_A", "D_B"), config.lr, config.beta1),
+            optimizer_G=Adam(networks.parameters("G_A", "G_B"), config.lr, config.beta1, halves),
+            optimizer_D=Adam(networks.parameters("D_A", "D_B"), config.lr, config.beta1, halves),
             pool_A=self._pool(),
             pool_B=self._pool(),
             weights=self._weights(networks.dtype),
             gan_mode=config.gan_mode,
             precision=self.precision,
+            halves=HalfWeights(halves) if halves else None,
             arrangement=self._arrangement(networks),
             scaler=LossScaler(self.device) if self.precision.scaled else None,
             record=LossRecord(self.device),
         )
+
+    def _halves(self, networks: Networks) -> dict[nn.Parameter, Tensor]:
+        """Return 16-bit copies of what convolutions in plans read; none in full precision."""
+        half = self.precision.half
+        if half is None:
+            return {}
+        nets = [net for _, net in networks.items()]
+        parameters = [p for net in nets for p in fusion.convolution_parameters(net)]
+        return {p: p.detach().to(half) for p in parameters}
 
     def _arrangement(self, networks: Networks) -> Arrangement:
         ordered = is_ordered(net for _, net in networks.items())

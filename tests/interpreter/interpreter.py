@@ -29,6 +29,7 @@ from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from cyclegan_fast.ops import _triton_loss
+from cyclegan_fast.ops.adam import Tables
 from cyclegan_fast.ops.instance_norm_act import triton_kernels as instance_norm_act
 from cyclegan_fast.ops.reflect_pad2d import triton_kernels as reflect_pad2d
 
@@ -51,6 +52,7 @@ def install() -> None:
     _repair_sum()
     _patch_once()
     _check_memory()
+    _follow_tables()
 
 
 def _is_bfloat16(value: Any) -> bool:
@@ -173,11 +175,14 @@ class Launch:
     """The buffers of the launch that runs now."""
 
     buffers: list[Buffer] = field(default_factory=list)
+    # By the address of a table: the tensors whose addresses it holds.
+    reached: dict[int, list[torch.Tensor]] = field(default_factory=dict)
     patched: set[int] = field(default_factory=set)  # modules of device functions
 
     def enter(self, tensors: list[torch.Tensor]) -> None:
         self.buffers = []
         self.patched = set()
+        tensors = tensors + [t for table in tensors for t in self.reached.get(table.data_ptr(), [])]
         extents = sorted((*_extent(t), t.element_size()) for t in tensors if t.numel())
         for begin, end, itemsize in extents:
             if self.buffers and begin < self.buffers[-1].end:
@@ -269,6 +274,19 @@ def _check_memory() -> None:
     builder.create_masked_load, builder.create_masked_store = checked_load, checked_store
     builder.create_atomic_rmw = builder.create_atomic_cas = no_atomics
     executor._init_args_hst = entered
+
+
+def _follow_tables() -> None:
+    """Let adam's launches reach the tensors whose addresses it looks up."""
+    find = Tables.find
+
+    def found(self, groups, halves):
+        table = find(self, groups, halves)
+        tensors = [t for group in (*groups, halves) for t in group if t is not None]
+        LAUNCH.reached = {table.memory.data_ptr(): tensors}
+        return table
+
+    Tables.find = found
 
 
 def _program(builder: InterpreterBuilder) -> int:

@@ -7,6 +7,7 @@ from mutant import Mutant
 
 SHARED, PAD = "_triton.py", "reflect_pad2d/triton_kernels.py"
 FWD, BWD = "instance_norm_act/triton_fwd.py", "instance_norm_act/triton_bwd.py"
+ADAM = "adam/triton_kernels.py"
 L1, LSGAN, MEAN = "l1_loss/triton_kernels.py", "lsgan_loss/triton_kernels.py", "_triton_loss.py"
 
 MUTANTS = [
@@ -73,4 +74,20 @@ MUTANTS = [
     Mutant("what lies beyond the last element counts", LSGAN, "tl.where(mask, d, 0)", "d"),
     Mutant("more partial sums are read than there are", MEAN, "mask=offs < partials, other=0",
            "mask=offs >= 0, other=0"),
+    Mutant("a skipped step is counted", ADAM, "step -= tl.where", "step -= 0 * tl.where"),
+    Mutant("a skipped step writes", ADAM, "        if tl.load(found_inf_ptr) != 0:\n            return",
+           "        if tl.load(found_inf_ptr) > 1:\n            return"),
+    Mutant("the first moment is not corrected", ADAM, "(lr / first)", "lr"),
+    Mutant("the second moment is corrected by its square", ADAM, "tl.sqrt(second)", "second"),
+    Mutant("the correction is taken in float32", ADAM, "made * tl.full((), LOG_BETA2, tl.float64)",
+           "(made * LOG_BETA2).to(tl.float32)"),
+    Mutant("eps is inside the root", ADAM, "tl.div_rn(tl.sqrt_rn(avg_sq), root) + EPS",
+           "tl.div_rn(tl.sqrt_rn(avg_sq + EPS), root)"),
+    Mutant("a tensor's last block is a whole one", ADAM, "if left >= BLOCK", "if left >= 0"),
+    Mutant("a tensor has an element more", ADAM, "offs < left", "offs <= left"),
+    Mutant("the copy is of another weight", ADAM, "param.to(HALF)", "(param + 1e-3).to(HALF)"),
+    Mutant("copies are written where there are none", ADAM, "if tl.load(row_ptr + 4) != 0",
+           "if tl.load(row_ptr + 4) >= 0"),
+    Mutant("every program takes the first block of its tensor", ADAM,
+           "tl.multiple_of(tl.load(program_ptr + 1), BLOCK)", "tl.load(program_ptr + 1) * 0"),
 ]  # fmt: skip

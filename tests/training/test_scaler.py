@@ -21,7 +21,7 @@ def parameter_and_adam():
 def step(scaler, parameter, adam, factor):
     adam.zero_grad()
     scaler.scale((parameter * factor).sum()).backward()
-    overflow = scaler.unscale(adam.optimizer)
+    overflow = scaler.unscale(adam)
     adam.step()
     return scaler.update(overflow)
 
@@ -31,7 +31,7 @@ def test_gradients_are_divided_again():
     adam.zero_grad()
     scaler.scale((parameter * 3).sum()).backward()
     assert torch.equal(parameter.grad, torch.full((4,), 3.0 * 2**16))
-    assert scaler.unscale(adam.optimizer) == 0
+    assert scaler.unscale(adam) == 0
     assert torch.equal(parameter.grad, torch.full((4,), 3.0))
 
 

@@ -13,7 +13,7 @@ from cyclegan_fast.errors import BackendUnavailableError
 from cyclegan_fast.ops.adam import Tables, adam_, adam_reference_
 from cyclegan_fast.training.optimizer import Adam
 
-SHAPES = [(64, 3, 7, 7), (1,), (4096,), (4097,), (16, 8, 3, 3), (5, 0), ()]
+SHAPES = [(64, 3, 7, 7), (1,), (4096,), (4097,), (16, 8, 3, 3), (5, 0), (), (64,)]
 GROUPS = ("params", "grads", "exp_avgs", "exp_avg_sqs")
 BETAS = {"beta1": 0.5, "beta2": 0.999}
 
@@ -30,6 +30,7 @@ class State:
             return values.to(memory_format=torch.channels_last) if values.dim() == 4 else values
 
         self.params = [random(shape, 0.02) for shape in shapes]
+        self.params[-1].zero_()  # a bias as it begins: nothing hides a wrong step in it
         self.gradients = [[random(shape, 3.0) for shape in shapes] for _ in range(4)]
         self.exp_avgs = [torch.zeros_like(p) for p in self.params]
         self.exp_avg_sqs = [torch.zeros_like(p) for p in self.params]

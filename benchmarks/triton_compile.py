@@ -168,6 +168,8 @@ def _norm_launches(dtype: torch.dtype, layout: Any) -> Iterator[tuple[str, Calla
             options = f"{n} of {size}x{size}, act {act}, pad {pad}" + ", all operands" * full
             forward = (x, weight, bias, skip, act, 0.2, pad, 1e-5, y, mean, rstd, work)
             yield options, partial(norm.instance_norm_act_fwd, *forward)
+            forward = (x, weight, bias, skip, mean, rstd, act, 0.2, pad, y)
+            yield f"given, {options}", partial(norm.instance_norm_act_apply, *forward)
             backward = (y, skip, x, weight, bias, mean, rstd, act, 0.2, pad, x, skip, sums, work)
             yield options, partial(norm.instance_norm_act_bwd, *backward)
 

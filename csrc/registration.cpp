@@ -17,6 +17,9 @@ STABLE_TORCH_LIBRARY(cyclegan_fast_C, library) {
       "float negative_slope, int pad, float eps, Tensor(a!) y, Tensor(b!) mean, Tensor(c!) rstd, "
       "Tensor(d!) workspace) -> ()");
   library.def(
+      "instance_norm_act_apply(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, "
+      "Tensor mean, Tensor rstd, int act, float negative_slope, int pad, Tensor(a!) y) -> ()");
+  library.def(
       "instance_norm_act_bwd(Tensor? grad_y, Tensor? grad_skip, Tensor x, Tensor? weight, "
       "Tensor? bias, Tensor mean, Tensor rstd, int act, float negative_slope, int pad, "
       "Tensor(a!) grad_x, Tensor(b!)? grad_residual, Tensor(c!) sums, Tensor(d!) workspace) "

@@ -22,6 +22,7 @@ struct InstanceNormActSizes {
 };
 
 struct InstanceNormActFwdParams : InstanceNormActSizes {
+  bool given;  // mean and rstd are there already, taken elsewhere: nobody writes to them
   double eps;
   const void* x;       // [N, C, H, W]
   const void* weight;  // acc [C], or NULL for 1
@@ -30,7 +31,7 @@ struct InstanceNormActFwdParams : InstanceNormActSizes {
   void* y;             // [N, C, H + 2 pad, W + 2 pad]
   void* mean;          // acc [N, C]
   void* rstd;          // acc [N, C]
-  void* workspace;     // acc, see instance_norm_act_workspace
+  void* workspace;     // acc, see instance_norm_act_workspace; NULL where they are given
 };
 
 // g = adjoint of reflect_pad(grad_y) + grad_skip, at least one of the two; dz = g * act'(z).

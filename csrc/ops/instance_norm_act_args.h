@@ -58,6 +58,7 @@ InstanceNormActFwdParams instance_norm_act_fwd_args(const Tensor& x, const Optio
   check.contiguous("rstd", rstd, {n, c}, acc);
   check.workspace("workspace", workspace, workspace_size(sizes), acc);
   return {sizes,
+          false,
           eps,
           data(x),
           data(weight),
@@ -67,6 +68,33 @@ InstanceNormActFwdParams instance_norm_act_fwd_args(const Tensor& x, const Optio
           mutable_data(mean),
           mutable_data(rstd),
           mutable_data(workspace)};
+}
+
+// Forward where mean and rstd have been taken elsewhere.
+inline InstanceNormActFwdParams instance_norm_act_apply_args(
+    const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias,
+    const OptionalTensor& residual, const Tensor& mean, const Tensor& rstd, int64_t act,
+    double negative_slope, int64_t pad, const Tensor& y) {
+  const Checker check("instance_norm_act_apply", x);
+  const auto sizes = instance_norm_act_sizes(check, x, weight, bias, act, negative_slope, pad);
+  const Dtype acc = accumulator(sizes.dtype);
+  const Layout layout = sizes.channels_last ? Layout::kChannelsLast : Layout::kContiguous;
+  const int64_t n = sizes.n, c = sizes.c, h = sizes.h, w = sizes.w;
+  if (residual) check.like("residual", *residual, {n, c, h, w}, sizes.dtype);
+  check.contiguous("mean", mean, {n, c}, acc);
+  check.contiguous("rstd", rstd, {n, c}, acc);
+  check.image("y", y, {n, c, h + 2 * pad, w + 2 * pad}, sizes.dtype, layout);
+  return {sizes,
+          true,
+          0.0,
+          data(x),
+          data(weight),
+          data(bias),
+          strided(residual),
+          mutable_data(y),
+          const_cast<void*>(data(mean)),  // read alone, as `given` says
+          const_cast<void*>(data(rstd)),
+          nullptr};
 }
 
 template <class WorkspaceSize>

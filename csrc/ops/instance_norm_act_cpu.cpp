@@ -45,6 +45,21 @@ void instance_norm_act_fwd(const Tensor& x,                 // [N, C, H, W]
   run_bands(p, kernels.statistics, kernels.merge, kernels.write);
 }
 
+void instance_norm_act_apply(const Tensor& x,                 // [N, C, H, W]
+                             const OptionalTensor& weight,    // acc [C]
+                             const OptionalTensor& bias,      // acc [C]
+                             const OptionalTensor& residual,  // [N, C, H, W], any strides
+                             const Tensor& mean,              // acc [N, C]
+                             const Tensor& rstd,              // acc [N, C]
+                             int64_t act, double negative_slope, int64_t pad,
+                             const Tensor& y) {  // [N, C, H + 2 pad, W + 2 pad]
+  const auto p = instance_norm_act_apply_args(x, weight, bias, residual, mean, rstd, act,
+                                              negative_slope, pad, y);
+  const int64_t elements = p.n * p.c * p.h * p.w;
+  if (!p.channels_last) return run(p, instance_norm_act_nchw_kernels().fwd, p.n * p.c, elements);
+  if (elements) run(p, instance_norm_act_nhwc_fwd_kernels().write, p.n * p.h, elements);
+}
+
 void instance_norm_act_bwd(const OptionalTensor& grad_y,     // [N, C, H + 2 pad, W + 2 pad]
                            const OptionalTensor& grad_skip,  // [N, C, H, W], any strides
                            const Tensor& x,                  // [N, C, H, W]
@@ -70,6 +85,7 @@ void instance_norm_act_bwd(const OptionalTensor& grad_y,     // [N, C, H + 2 pad
 
 STABLE_TORCH_LIBRARY_IMPL(cyclegan_fast_C, CPU, library) {
   library.impl("instance_norm_act_fwd", TORCH_BOX(&instance_norm_act_fwd));
+  library.impl("instance_norm_act_apply", TORCH_BOX(&instance_norm_act_apply));
   library.impl("instance_norm_act_bwd", TORCH_BOX(&instance_norm_act_bwd));
 }
 

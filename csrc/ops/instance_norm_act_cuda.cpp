@@ -32,6 +32,15 @@ Strided used_strides(Strided s, const InstanceNormActSizes& sizes) {
   return s;
 }
 
+void launch_forward(const char* op, const Tensor& x, InstanceNormActFwdParams params) {
+  if (!has_work(op, x, params)) return;
+  params.residual = used_strides(params.residual, params);
+  const CudaDeviceGuard guard(x);
+  const auto stream = static_cast<cudaStream_t>(current_cuda_stream(x));
+  check_launch(op, params.channels_last ? instance_norm_act_fwd_nhwc(params, stream)
+                                        : instance_norm_act_fwd_nchw(params, stream));
+}
+
 void instance_norm_act_fwd(const Tensor& x,                 // [N, C, H, W]
                            const OptionalTensor& weight,    // acc [C]
                            const OptionalTensor& bias,      // acc [C]
@@ -41,15 +50,22 @@ void instance_norm_act_fwd(const Tensor& x,                 // [N, C, H, W]
                            const Tensor& mean,  // acc [N, C]
                            const Tensor& rstd,  // acc [N, C]
                            const Tensor& workspace) {
-  auto params = instance_norm_act_fwd_args(x, weight, bias, residual, act, negative_slope, pad, eps,
-                                           y, mean, rstd, workspace, workspace_size);
-  if (!has_work("instance_norm_act_fwd", x, params)) return;
-  params.residual = used_strides(params.residual, params);
-  const CudaDeviceGuard guard(x);
-  const auto stream = static_cast<cudaStream_t>(current_cuda_stream(x));
-  check_launch("instance_norm_act_fwd", params.channels_last
-                                            ? instance_norm_act_fwd_nhwc(params, stream)
-                                            : instance_norm_act_fwd_nchw(params, stream));
+  launch_forward("instance_norm_act_fwd", x,
+                 instance_norm_act_fwd_args(x, weight, bias, residual, act, negative_slope, pad,
+                                            eps, y, mean, rstd, workspace, workspace_size));
+}
+
+void instance_norm_act_apply(const Tensor& x,                 // [N, C, H, W]
+                             const OptionalTensor& weight,    // acc [C]
+                             const OptionalTensor& bias,      // acc [C]
+                             const OptionalTensor& residual,  // [N, C, H, W], any strides
+                             const Tensor& mean,              // acc [N, C]
+                             const Tensor& rstd,              // acc [N, C]
+                             int64_t act, double negative_slope, int64_t pad,
+                             const Tensor& y) {  // [N, C, H + 2 pad, W + 2 pad]
+  launch_forward("instance_norm_act_apply", x,
+                 instance_norm_act_apply_args(x, weight, bias, residual, mean, rstd, act,
+                                              negative_slope, pad, y));
 }
 
 void instance_norm_act_bwd(const OptionalTensor& grad_y,     // [N, C, H + 2 pad, W + 2 pad]
@@ -80,6 +96,7 @@ void instance_norm_act_bwd(const OptionalTensor& grad_y,     // [N, C, H + 2 pad
 
 STABLE_TORCH_LIBRARY_IMPL(cyclegan_fast_C, CUDA, library) {
   library.impl("instance_norm_act_fwd", TORCH_BOX(&instance_norm_act_fwd));
+  library.impl("instance_norm_act_apply", TORCH_BOX(&instance_norm_act_apply));
   library.impl("instance_norm_act_bwd", TORCH_BOX(&instance_norm_act_bwd));
 }
 

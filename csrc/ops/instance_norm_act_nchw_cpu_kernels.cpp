@@ -66,9 +66,11 @@ void forward(const InstanceNormActFwdParams& p, int64_t begin, int64_t end) {
   for (int64_t plane = begin; plane < end; ++plane) {
     const T* x = static_cast<const T*>(p.x) + plane * height * width;
     T* y = static_cast<T*>(p.y) + plane * (height + 2 * p.pad) * row_size;
-    const Moments found = moments(x, height * width);
-    static_cast<A*>(p.mean)[plane] = static_cast<A>(found.mean);
-    static_cast<A*>(p.rstd)[plane] = static_cast<A>(found.rstd(p.eps));
+    if (!p.given) {
+      const Moments found = moments(x, height * width);
+      static_cast<A*>(p.mean)[plane] = static_cast<A>(found.mean);
+      static_cast<A*>(p.rstd)[plane] = static_cast<A>(found.rstd(p.eps));
+    }
     const Affine<T> affine = plane_affine<T>(p, plane);
     const T* soon = plane + 1 < end ? x + height * width : x;
     for (int64_t h = 0; h < height; ++h) {

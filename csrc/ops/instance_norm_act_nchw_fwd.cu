@@ -22,24 +22,21 @@ struct ForwardArguments {
   const T* x;
   const A *weight, *bias;
   Strided residual;
-  bool flat;  // outputs lie as inputs do: no pad, and the residual's planes are contiguous
-  bool kept;  // planes are kept in shared memory
+  bool flat;   // outputs lie as inputs do: no pad, and the residual's planes are contiguous
+  bool kept;   // planes are kept in shared memory
+  bool given;  // mean and rstd are there already
   T* y;
   A *mean, *rstd;
 };
 
+// Mean of a plane, and the sum of its squared deviations from it; the plane goes into `kept` on the
+// way where that is asked for. All threads of the block take part, idle ones too.
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kPlaneThreads, 1)
-    nchw_forward_kernel(const ForwardArguments<T> p) {
+__device__ inline void take_moments(const ForwardArguments<T>& p, const T* x, bool active, T* kept,
+                                    Accumulator<T>& plane_mean, Accumulator<T>& squares) {
   using A = Accumulator<T>;
-  CYCLEGAN_FAST_SHARED(T, shared_planes);
   __shared__ A shared[kPlaneWarps];
-  const int64_t plane = plane_of_thread();
-  const bool active = plane < p.grid.planes;
   const int pixels = p.grid.pixels, thread = threadIdx.x, threads = blockDim.x;
-  const T* x = p.x + plane * pixels;
-  T* kept = shared_planes + threadIdx.y * pixels;
-
   // A pixel taken off first keeps partial means small: exact sums even far from zero.
   const A origin = active ? static_cast<A>(*x) : A(0);
   A mean = 0, m2 = 0, counted = 0;
@@ -65,18 +62,35 @@ __global__ void __launch_bounds__(kPlaneThreads, 1)
     merge_values(mean, m2, value, fresh, A(1) / static_cast<A>(fresh), weights);
     counted += static_cast<A>(fresh);
   }
-  const A plane_mean = block_sum(counted * mean, shared) / static_cast<A>(pixels);
-  const A d = mean - plane_mean;
-  const A squares = block_sum(m2 + counted * d * d, shared);
+  const A shifted = block_sum(counted * mean, shared) / static_cast<A>(pixels);
+  const A d = mean - shifted;
+  squares = block_sum(m2 + counted * d * d, shared);
+  plane_mean = origin + shifted;
   // A warp that has a plane to itself has met no barrier yet: what other lanes kept needs one.
   __syncthreads();
+}
+
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(kPlaneThreads, 1)
+    nchw_forward_kernel(const ForwardArguments<T> p) {
+  using A = Accumulator<T>;
+  CYCLEGAN_FAST_SHARED(T, shared_planes);
+  const int64_t plane = plane_of_thread();
+  const bool active = plane < p.grid.planes;
+  const int pixels = p.grid.pixels, thread = threadIdx.x, threads = blockDim.x;
+  const T* x = p.x + plane * pixels;
+  T* kept = shared_planes + threadIdx.y * pixels;
+
+  A mean = 0, squares = 0;
+  if (!p.given) take_moments<T, kWidth>(p, x, active, kept, mean, squares);
   if (!active) return;
 
   const int n = static_cast<int>(p.grid.channels_divider.quotient(plane));
   const int channel = static_cast<int>(plane) - n * p.grid.channels;
-  const A rstd = reciprocal_root(squares / static_cast<A>(pixels) + p.eps);
-  mean = origin + plane_mean;
-  if (thread == 0) {
+  if (p.given) mean = p.mean[plane];
+  const A rstd =
+      p.given ? p.rstd[plane] : reciprocal_root(squares / static_cast<A>(pixels) + p.eps);
+  if (thread == 0 && !p.given) {
     p.mean[plane] = mean;
     p.rstd[plane] = rstd;
   }
@@ -121,7 +135,7 @@ cudaError_t run(const InstanceNormActFwdParams& p, bool flat, cudaStream_t strea
   using A = Accumulator<T>;
   const NchwGrid grid(p);
   const int64_t bytes = int64_t{grid.pixels} * grid.threads().y * sizeof(T);
-  const bool kept = bytes <= kSharedBytes;
+  const bool kept = !p.given && bytes <= kSharedBytes;
   const ForwardArguments<T> arguments{
       grid,
       Activation<A>(p),
@@ -132,6 +146,7 @@ cudaError_t run(const InstanceNormActFwdParams& p, bool flat, cudaStream_t strea
       p.residual,
       flat,
       kept,
+      p.given,
       static_cast<T*>(p.y),
       static_cast<A*>(p.mean),
       static_cast<A*>(p.rstd),

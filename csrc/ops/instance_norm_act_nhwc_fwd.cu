@@ -26,6 +26,7 @@ struct ForwardArguments {
   const A *weight, *bias;
   A* workspace;
   Strided residual;
+  bool given;  // mean and rstd are there already
   T* y;
   A *mean, *rstd;
 };
@@ -160,6 +161,23 @@ __device__ inline void combine_moments(const ForwardArguments<T>& p, const NhwcP
   __syncthreads();
 }
 
+// The same where mean and rstd have been taken elsewhere.
+template <typename T, int kWidth>
+__device__ inline void given_moments(const ForwardArguments<T>& p, const NhwcPlace<kWidth>& at,
+                                     Accumulator<T> (&mean)[kMaxSlice],
+                                     Accumulator<T> (&scale)[kMaxSlice],
+                                     Accumulator<T> (&bias)[kMaxSlice]) {
+  using A = Accumulator<T>;
+  const int c = threadIdx.x, channel = at.first_channel + c;
+  if (c < at.slice_width(p.grid)) {
+    const A rstd = p.rstd[at.statistic(p.grid, channel)];
+    mean[c] = p.mean[at.statistic(p.grid, channel)];
+    scale[c] = p.weight ? rstd * p.weight[channel] : rstd;
+    bias[c] = p.bias ? p.bias[channel] : A(0);
+  }
+  __syncthreads();
+}
+
 template <typename T, int kWidth>
 __global__ void __launch_bounds__(kThreads, kResident<T>)
     nhwc_write_kernel(const ForwardArguments<T> p) {
@@ -193,7 +211,11 @@ __global__ void __launch_bounds__(kThreads, kResident<T>)
 
   int first = begin + at.row;
   load(first);  // on its way while the statistics are combined
-  combine_moments(p, at, shared_mean, shared_scale, shared_bias);
+  if (p.given) {
+    given_moments(p, at, shared_mean, shared_scale, shared_bias);
+  } else {
+    combine_moments(p, at, shared_mean, shared_scale, shared_bias);
+  }
   if (!at.active) return;
   A mean[kWidth], scale[kWidth], bias[kWidth];
   from_slice(shared_mean, at.lane, mean);
@@ -232,15 +254,18 @@ cudaError_t run(const InstanceNormActFwdParams& p, cudaStream_t stream) {
       static_cast<const A*>(p.bias),
       static_cast<A*>(p.workspace),
       p.residual,
+      p.given,
       static_cast<T*>(p.y),
       static_cast<A*>(p.mean),
       static_cast<A*>(p.rstd),
   };
   const unsigned blocks = arguments.grid.blocks(p.n);
   if (blocks == 0) return cudaErrorInvalidConfiguration;
-  const cudaError_t error =
-      launch(nhwc_moments_kernel<T, kWidth>, blocks, kThreads, 0, stream, arguments);
-  if (error != cudaSuccess) return error;
+  if (!p.given) {
+    const cudaError_t error =
+        launch(nhwc_moments_kernel<T, kWidth>, blocks, kThreads, 0, stream, arguments);
+    if (error != cudaSuccess) return error;
+  }
   return launch(nhwc_write_kernel<T, kWidth>, blocks, kThreads, 0, stream, arguments);
 }
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """16-bit copies of weights that an optimiser keeps: a walk reads them instead of casting.
 
-Autocast casts every weight of a convolution once in each of its regions. Adam has the new weight in
-a register when it writes it, and writes the copy with it (ops/adam). Both copies have the same bits.
+Autocast casts every weight of a convolution once in each of its regions. Adam holds the new weight
+in a register when it writes it, and writes the copy too (ops/adam). Both have the same bits.
 """
 
 from __future__ import annotations

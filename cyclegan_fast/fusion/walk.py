@@ -164,9 +164,7 @@ def _convolution(step: ConvStep, module: Any, x: Tensor) -> Tensor:
         )
     if module.padding_mode != "zeros":
         return module._conv_forward(x, weight, bias)
-    return F.conv2d(
-        x, weight, bias, module.stride, module.padding, module.dilation, module.groups
-    )
+    return F.conv2d(x, weight, bias, module.stride, module.padding, module.dilation, module.groups)
 
 
 def _function(step: FunctionStep, modules: Modules, registers: list[Any]) -> Any:

@@ -37,7 +37,7 @@ CUDA_TESTS = {
     "lsgan": "loss",
 }
 TRITON_TESTS = ("test_triton_tiles", "test_far_strides", "test_losses", "test_reflect_pad2d")
-TRITON_TESTS += ("test_adam", "test_instance_norm_act")
+TRITON_TESTS += ("test_adam", "test_given_statistics", "test_instance_norm_act")
 
 
 def main() -> int:

@@ -154,7 +154,19 @@ def test_opcheck(device, fused_backend):
             for interior in (False, True):
                 torch.library.opcheck(
                     torch.ops.cyclegan_fast.instance_norm_act.default,
-                    (*tensors, None, residual, "relu", 0.2, 1, 1e-5, interior, fused_backend),
+                    (
+                        *tensors,
+                        None,
+                        residual,
+                        None,
+                        None,
+                        "relu",
+                        0.2,
+                        1,
+                        1e-5,
+                        interior,
+                        fused_backend,
+                    ),
                 )
 
 

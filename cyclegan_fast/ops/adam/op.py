@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -125,7 +127,7 @@ def _native(
         torch._foreach_sub_(steps, [found_inf] * len(steps))
     kept = [(half, param) for half, param in zip(halves, params, strict=True) if half is not None]
     if kept:
-        torch._foreach_copy_(*map(list, zip(*kept, strict=True)))
+        torch._foreach_copy_([half for half, _ in kept], [param for _, param in kept])
 
 
 @torch.library.custom_op(
@@ -174,7 +176,10 @@ def _check(
 ) -> None:
     params = groups[0]
     names = ("params", "grads", "exp_avgs", "exp_avg_sqs")
-    lists = [*zip(names, groups, strict=True), ("halves", halves)]
+    lists: list[tuple[str, Sequence[Tensor | None]]] = [
+        *zip(names, groups, strict=True),
+        ("halves", halves),
+    ]
     for name, tensors in [*lists, ("steps", steps)]:
         if len(tensors) != len(params):
             raise ValueError(
@@ -199,9 +204,7 @@ def _check(
                     f"got {tensor.dtype}"
                 )
             if tensor.device != device:
-                raise ValueError(
-                    f"{STEM}: {name}[{i}] must be on {device}, got {tensor.device}"
-                )
+                raise ValueError(f"{STEM}: {name}[{i}] must be on {device}, got {tensor.device}")
     for i, param in enumerate(params):
         if _common.dense(param) is not param:
             raise ValueError(

@@ -20,6 +20,8 @@ def forward(
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
+    given_mean: Tensor | None,
+    given_rstd: Tensor | None,
     act: str,
     negative_slope: float,
     pad: int,
@@ -27,15 +29,21 @@ def forward(
     with_interior: bool,
     backend_name: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return y, mean, rstd, and what the interior's gradient is to be handed to."""
-    y, mean, rstd, skip = _outputs(x, pad, with_interior)
-    if x.numel():
-        _common.kernels(STEM, backend_name).instance_norm_act_fwd(
+    """Return y, mean and rstd unless they are given, and what takes the interior's gradient."""
+    given = given_mean is not None
+    y, mean, rstd, skip = _outputs(x, given, pad, with_interior)
+    kernels, activation = _common.kernels(STEM, backend_name), ACTIVATIONS.index(act)
+    if x.numel() and given:
+        kernels.instance_norm_act_apply(
+            x, weight, bias, residual, given_mean, given_rstd, activation, negative_slope, pad, y
+        )
+    elif x.numel():
+        kernels.instance_norm_act_fwd(
             x,
             weight,
             bias,
             residual,
-            ACTIVATIONS.index(act),
+            activation,
             negative_slope,
             pad,
             eps,
@@ -49,11 +57,13 @@ def forward(
 
 
 @forward.register_fake
-def _(x, weight, bias, residual, act, negative_slope, pad, eps, with_interior, backend_name):
-    return _outputs(x, pad, with_interior)
+def _(x, weight, bias, residual, mean, rstd, act, slope, pad, eps, with_interior, backend_name):
+    return _outputs(x, mean is not None, pad, with_interior)
 
 
-def _outputs(x: Tensor, pad: int, with_interior: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _outputs(
+    x: Tensor, given: bool, pad: int, with_interior: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     n, c, h, w = x.shape
     stats_dtype = _common.accumulator(x.dtype)
     y = torch.empty(
@@ -62,7 +72,8 @@ def _outputs(x: Tensor, pad: int, with_interior: bool) -> tuple[Tensor, Tensor, 
         device=x.device,
         memory_format=_common.memory_format(x),
     )
-    mean, rstd = (x.new_empty((n, c), dtype=stats_dtype) for _ in range(2))
+    # A custom op may not return what it is given: where statistics are, empty ones stand for them.
+    mean, rstd = (x.new_empty((n, 0 if given else c), dtype=stats_dtype) for _ in range(2))
     # Nobody reads skip: it is there so that autograd brings the interior's gradient, which has its
     # shape. One element of memory is enough for that.
     skip = x.new_zeros(()).expand(x.shape) if with_interior else x.new_empty((0,))
@@ -125,10 +136,13 @@ def _gradients(x: Tensor, mean: Tensor, with_residual: bool) -> tuple[Tensor, Te
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    x, weight, bias, residual, act, negative_slope, pad, _eps, with_interior, backend_name = inputs
+    x, weight, bias, residual, given_mean, given_rstd, act, negative_slope, pad = inputs[:9]
+    _eps, with_interior, backend_name = inputs[9:]
     _y, mean, rstd, skip = output
     ctx.mark_non_differentiable(mean, rstd, *(() if with_interior else (skip,)))
     ctx.set_materialize_grads(False)
+    if given_mean is not None:
+        mean, rstd = given_mean, given_rstd
     ctx.save_for_backward(x, weight, bias, mean, rstd)
     ctx.activation = (act, negative_slope)
     ctx.pad = pad
@@ -137,7 +151,7 @@ def _setup_context(ctx, inputs, output) -> None:
 
 
 def _autograd(ctx, grad_y, _grad_mean, _grad_rstd, grad_skip):
-    nothing = (None,) * 10
+    nothing = (None,) * 12
     if grad_y is None and grad_skip is None:
         return nothing
     x, weight, bias, mean, rstd = ctx.saved_tensors

@@ -26,6 +26,7 @@ def instance_norm_act(
     residual: Tensor | None = None,
     pad: int = 0,
     eps: float = 1e-5,
+    statistics: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Instance normalisation, activation, residual addition and reflection padding in one pass.
 
@@ -44,6 +45,9 @@ def instance_norm_act(
             it is read in place, and cast to x's dtype if it has another; or None.
         pad: pixels mirrored on each side, 0 <= pad < min(H, W).
         eps: added to the variance.
+        statistics: mean and rstd of x, [N, C] each, contiguous float32 (float64 for float64), where
+            whoever made x has taken them already: the pass that takes them is saved, and eps is not
+            read. Gradients are those of statistics that x determines.
 
     Returns:
         [N, C, H + 2 pad, W + 2 pad], dtype of x, and its layout too except from the reference
@@ -61,7 +65,8 @@ def instance_norm_act(
     Source: Ulyanov, Vedaldi, Lempitsky 2016, arXiv:1607.08022; the residual block of Johnson,
     Alahi, Fei-Fei 2016, arXiv:1603.08155, as used by Zhu et al. 2017, arXiv:1703.10593, section 7.
     """
-    return _apply(x, weight, bias, act, negative_slope, residual, pad, eps, with_interior=False)[0]
+    options = (act, negative_slope, residual, pad, eps, statistics)
+    return _apply(x, weight, bias, *options, with_interior=False)[0]
 
 
 def instance_norm_act_and_interior(
@@ -74,6 +79,7 @@ def instance_norm_act_and_interior(
     residual: Tensor | None = None,
     pad: int = 0,
     eps: float = 1e-5,
+    statistics: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`instance_norm_act`, and its result without the border, for a skip connection.
 
@@ -90,7 +96,8 @@ def instance_norm_act_and_interior(
 
     Gradients: first order in x, weight, bias and residual, from y, from the interior, or both.
     """
-    y, skip = _apply(x, weight, bias, act, negative_slope, residual, pad, eps, with_interior=True)
+    options = (act, negative_slope, residual, pad, eps, statistics)
+    y, skip = _apply(x, weight, bias, *options, with_interior=True)
     return y, _interior(y, pad) if skip is None else _Interior.apply(y, skip, pad)
 
 
@@ -103,11 +110,12 @@ def _apply(
     residual: Tensor | None,
     pad: int,
     eps: float,
+    statistics: tuple[Tensor, Tensor] | None,
     *,
     with_interior: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Return y, and from a fused back end the tensor that takes the interior's gradient."""
-    _check(x, weight, bias, act, residual, pad)
+    _check(x, weight, bias, act, residual, pad, statistics)
     chosen = backend.resolve(STEM, x.device.type, x.dtype)
     if chosen == "reference":
         if not torch.compiler.is_compiling():
@@ -121,6 +129,7 @@ def _apply(
             residual=residual,
             pad=pad,
             eps=eps,
+            statistics=statistics,
         )
         return y, None
     stats_dtype = _common.accumulator(x.dtype)
@@ -129,6 +138,7 @@ def _apply(
         None if weight is None else weight.to(stats_dtype).contiguous(),
         None if bias is None else bias.to(stats_dtype).contiguous(),
         None if residual is None else residual.to(x.dtype),
+        *(statistics or (None, None)),
         act,
         negative_slope,
         pad,
@@ -166,6 +176,7 @@ def _check(
     act: str,
     residual: Tensor | None,
     pad: int,
+    statistics: tuple[Tensor, Tensor] | None,
 ) -> None:
     _common.check_image(STEM, "x", x)
     channels, height, width = x.shape[1:]
@@ -192,3 +203,10 @@ def _check(
                 f"got {tuple(residual.shape)}"
             )
     _common.check_pad(STEM, pad, height, width)
+    for name, given in zip(("mean", "rstd"), statistics or (), strict=False):
+        wanted = _common.accumulator(x.dtype)
+        if given.shape != x.shape[:2] or given.dtype != wanted or not given.is_contiguous():
+            raise ValueError(
+                f"{STEM}: statistics' {name} must be contiguous {wanted} [N, C] = "
+                f"{list(x.shape[:2])}, got {given.dtype} {list(given.shape)}"
+            )

@@ -22,6 +22,7 @@ def instance_norm_act_reference(
     residual: Tensor | None = None,
     pad: int = 0,
     eps: float = 1e-5,
+    statistics: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Normalise, activate, add the residual and pad, each as PyTorch's own operation.
 
@@ -38,6 +39,8 @@ def instance_norm_act_reference(
     else:  # F.instance_norm does not take an empty batch
         y = x if weight is None else x * weight[:, None, None]
         y = y if bias is None else y + bias[:, None, None]
+    if statistics is not None:
+        y = _with_value(y, x, weight, bias, statistics)
     if act == "relu":
         y = F.relu(y)
     elif act == "leaky_relu":
@@ -45,6 +48,22 @@ def instance_norm_act_reference(
     if residual is not None:
         y = y + residual.to(dtype)
     return reflect_pad2d_reference(y, pad)
+
+
+def _with_value(
+    y: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    statistics: tuple[Tensor, Tensor],
+) -> Tensor:
+    """The value that given statistics make; the gradient is that of y, whose are x's own."""
+    with torch.no_grad():
+        mean, rstd = (t[:, :, None, None] for t in statistics)
+        value = (x.to(mean.dtype) - mean) * rstd
+        value = value if weight is None else value * weight.to(mean.dtype)[:, None, None]
+        value = value if bias is None else value + bias.to(mean.dtype)[:, None, None]
+    return value.to(y.dtype) + (y - y.detach())
 
 
 class _LaidOutGradient(torch.autograd.Function):

@@ -61,38 +61,6 @@ def moments(
 
 
 @triton.jit
-def normalisation(
-    x_ptr,  # pixel 0 of the plane
-    mean,  # [BLOCK_C], of x - x[pixel 0]
-    m2,  # [BLOCK_C]
-    weight_ptr,  # acc [C] or None
-    bias_ptr,  # acc [C] or None
-    mean_ptr,  # acc [N, C]
-    rstd_ptr,  # acc [N, C]
-    statistics,  # index of the image's first statistic
-    channel,  # [BLOCK_C]
-    offs_c,
-    mask_c,
-    pixels,
-    keep,  # whether this program writes the statistics
-    EPS: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """Constants of z = (x - mean) * scale + bias."""
-    rstd = tl.rsqrt(m2 / tl.cast(pixels, ACC) + tl.full((), EPS, ACC))
-    mean += tl.load(x_ptr + offs_c, mask=mask_c, other=0).to(ACC)
-    tl.store(mean_ptr + statistics + channel, mean, mask=mask_c & keep)
-    tl.store(rstd_ptr + statistics + channel, rstd, mask=mask_c & keep)
-    scale = rstd
-    if weight_ptr is not None:
-        scale = rstd * tl.load(weight_ptr + channel, mask=mask_c, other=0)
-    bias = tl.zeros(rstd.shape, ACC)
-    if bias_ptr is not None:
-        bias = tl.load(bias_ptr + channel, mask=mask_c, other=0)
-    return mean, scale, bias
-
-
-@triton.jit
 def write(
     x_ptr,  # pixel 0 of the plane
     residual_ptr,  # the same of the residual, or None
@@ -175,7 +143,7 @@ def instance_norm_act_fwd_kernel(
     bias_ptr,  # acc [C] or None
     residual_ptr,  # [N, C, H, W], any strides, or None
     y_ptr,  # [N, C, H + 2 PAD, W + 2 PAD]
-    mean_ptr,  # acc [N, C]
+    mean_ptr,  # acc [N, C]: constants of z = (x - mean) * rstd * weight + bias
     rstd_ptr,  # acc [N, C]
     workspace_ptr,  # acc [N, chunks, 2, C], not read where chunks == 1
     channels,
@@ -195,6 +163,7 @@ def instance_norm_act_fwd_kernel(
     SLOPE: tl.constexpr,
     PAD: tl.constexpr,
     ACC: tl.constexpr,
+    GIVEN: tl.constexpr,  # mean and rstd are there already
     RESIDENT: tl.constexpr,  # chunks == 1
     CHUNKS: tl.constexpr,  # a power of two, at least chunks
     BLOCK_P: tl.constexpr,
@@ -212,7 +181,11 @@ def instance_norm_act_fwd_kernel(
     padded = (height + 2 * PAD) * (width + 2 * PAD)
     image = x_ptr + n * channels * pixels
     offs_c = channel * x_stride_c
-    if RESIDENT:
+    statistic = n * channels + channel
+    if GIVEN:
+        mean = tl.load(mean_ptr + statistic, mask=mask_c, other=0)
+        rstd = tl.load(rstd_ptr + statistic, mask=mask_c, other=0)
+    elif RESIDENT:
         mean, m2 = moments(image, 0, pixels, offs_c, mask_c, stride_p, ACC, BLOCK_P, BLOCK_C)
     else:
         each = tl.arange(0, CHUNKS)
@@ -224,23 +197,18 @@ def instance_norm_act_fwd_kernel(
         d = means - mean[None, :]
         squares = tl.load(workspace_ptr + partial + channels, mask=there, other=0) + count * d * d
         m2 = tl.sum(tl.where(there, squares, 0), 0)
-    mean, scale, bias = normalisation(
-        image,
-        mean,
-        m2,
-        weight_ptr,
-        bias_ptr,
-        mean_ptr,
-        rstd_ptr,
-        n * channels,
-        channel,
-        offs_c,
-        mask_c,
-        pixels,
-        k == 0,
-        EPS,
-        ACC,
-    )
+    if not GIVEN:
+        rstd = tl.rsqrt(m2 / tl.cast(pixels, ACC) + tl.full((), EPS, ACC))
+        mean += tl.load(image + offs_c, mask=mask_c, other=0).to(ACC)
+        keep = mask_c & (k == 0)
+        tl.store(mean_ptr + statistic, mean, mask=keep)
+        tl.store(rstd_ptr + statistic, rstd, mask=keep)
+    scale = rstd
+    if weight_ptr is not None:
+        scale = rstd * tl.load(weight_ptr + channel, mask=mask_c, other=0)
+    bias = tl.zeros(rstd.shape, ACC)
+    if bias_ptr is not None:
+        bias = tl.load(bias_ptr + channel, mask=mask_c, other=0)
     padded_chunk = tl.cdiv(padded, chunks)
     if residual_ptr is not None:
         residual_ptr += n * residual_stride_n

@@ -9,7 +9,7 @@ program of the second one combines them, in the same order, before it writes its
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -88,13 +88,10 @@ def instance_norm_act_fwd(
     _triton.check_plane("instance_norm_act", y)
     n, c, h, w = x.shape
     cover = _plan_of(x)
-    stride_p, stride_c = _triton.strides(x)
-    programs = n * cover.chunks * cover.groups
-    acc = _triton.accumulator(x)
-    blocks = {"BLOCK_P": cover.tile.pixels, "BLOCK_C": cover.tile.channels}
-    with _triton.on(x):
-        if cover.chunks > 1:
-            triton_fwd.instance_norm_act_moments_kernel[(programs,)](
+    if cover.chunks > 1:
+        stride_p, stride_c = _triton.strides(x)
+        with _triton.on(x):
+            triton_fwd.instance_norm_act_moments_kernel[(n * cover.chunks * cover.groups,)](
                 x,
                 workspace,
                 c,
@@ -103,19 +100,49 @@ def instance_norm_act_fwd(
                 cover.chunk,
                 stride_p,
                 stride_c,
-                ACC=acc,
-                **blocks,
+                ACC=_triton.accumulator(x),
+                BLOCK_P=cover.tile.pixels,
+                BLOCK_C=cover.tile.channels,
                 **_options(x),
             )
-        triton_fwd.instance_norm_act_fwd_kernel[(programs,)](
-            x,
-            weight,
-            bias,
-            residual,
-            y,
-            mean,
-            rstd,
-            workspace,
+    operands = (x, weight, bias, residual, y, mean, rstd, workspace)
+    _write(operands, act, negative_slope, pad, eps, given=False)
+
+
+def instance_norm_act_apply(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    act: int,
+    negative_slope: float,
+    pad: int,
+    y: Tensor,
+) -> None:
+    """Write y from mean and rstd; shapes and dtypes as in csrc/registration.cpp."""
+    _triton.check_plane("instance_norm_act", y)
+    operands = (x, weight, bias, residual, y, mean, rstd, None)
+    _write(operands, act, negative_slope, pad, 0.0, given=True)
+
+
+def _write(
+    operands: tuple[Any, ...],  # x, weight, bias, residual, y, mean, rstd, workspace
+    act: int,
+    negative_slope: float,
+    pad: int,
+    eps: float,
+    *,
+    given: bool,
+) -> None:
+    x, _, _, residual, y, *_ = operands
+    n, c, h, w = x.shape
+    cover = _plan_of(x)
+    stride_p, stride_c = _triton.strides(x)
+    with _triton.on(x):
+        triton_fwd.instance_norm_act_fwd_kernel[(n * cover.chunks * cover.groups,)](
+            *operands,
             c,
             h,
             w,
@@ -129,10 +156,12 @@ def instance_norm_act_fwd(
             ACT=act,
             SLOPE=negative_slope,
             PAD=pad,
-            ACC=acc,
+            ACC=_triton.accumulator(x),
+            GIVEN=given,
             RESIDENT=cover.chunks == 1,
             CHUNKS=_triton.power_of_two(cover.chunks),
-            **blocks,
+            BLOCK_P=cover.tile.pixels,
+            BLOCK_C=cover.tile.channels,
             **_options(x),
         )
 

@@ -7,6 +7,7 @@
 
 #include "common/isa.h"
 #include "common/torch_stable.h"
+#include "ops/generator_loss.h"
 #include "ops/instance_norm_act.h"
 #include "ops/instance_norm_act_plan.h"
 #include "ops/loss.h"
@@ -45,6 +46,19 @@ STABLE_TORCH_LIBRARY(cyclegan_fast_C, library) {
       "Tensor(a!)? grad_pred, Tensor(b!)? grad_target) -> ()");
   library.def("loss_workspace(int numel) -> int");
 
+  library.def(
+      "generator_loss_fwd(Tensor pred_a, Tensor pred_b, Tensor rec_a, Tensor rec_b, Tensor? idt_a, "
+      "Tensor? idt_b, Tensor real_a, Tensor real_b, Tensor weights, Tensor? scale, bool tanh, "
+      "Tensor(a!) losses, Tensor(b!) total, Tensor(c!)? grad_pred_a, Tensor(d!)? grad_pred_b, "
+      "Tensor(e!)? grad_rec_a, Tensor(f!)? grad_rec_b, Tensor(g!)? grad_idt_a, "
+      "Tensor(h!)? grad_idt_b, Tensor(i!) workspace) -> ()");
+  library.def(
+      "generator_loss_bwd(Tensor grad_total, Tensor? grad_pred_a, Tensor? grad_pred_b, "
+      "Tensor? grad_rec_a, Tensor? grad_rec_b, Tensor? grad_idt_a, Tensor? grad_idt_b, "
+      "Tensor(a!)? scaled_pred_a, Tensor(b!)? scaled_pred_b, Tensor(c!)? scaled_rec_a, "
+      "Tensor(d!)? scaled_rec_b, Tensor(e!)? scaled_idt_a, Tensor(f!)? scaled_idt_b) -> ()");
+  library.def("generator_loss_workspace(int pred_a, int pred_b, int image_a, int image_b) -> int");
+
   library.def("cpu_instruction_set() -> str");
 }
 
@@ -64,6 +78,7 @@ std::string cpu_instruction_set() { return name(active_isa()); }
 STABLE_TORCH_LIBRARY_IMPL(cyclegan_fast_C, CompositeExplicitAutograd, library) {
   library.impl("instance_norm_act_workspace", TORCH_BOX(&instance_norm_act_workspace));
   library.impl("loss_workspace", TORCH_BOX(&loss_workspace));
+  library.impl("generator_loss_workspace", TORCH_BOX(&generator_loss_workspace));
   library.impl("cpu_instruction_set", TORCH_BOX(&cpu_instruction_set));
 }
 

@@ -30,6 +30,12 @@ using Accumulator = typename AccumulatorOf<T>::type;
 template <typename T>
 constexpr int kWidest = 16 / static_cast<int>(sizeof(T));
 
+// A number of neighbours as a type, for a function that is called with several.
+template <int kCount>
+struct Lanes {
+  static constexpr int kLanes = kCount;
+};
+
 // kWidth neighbours in memory; one load or store instruction.
 template <typename T, int kWidth>
 struct alignas(sizeof(T) * kWidth) Vector {

@@ -30,6 +30,7 @@ from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from cyclegan_fast.ops import _triton_loss
 from cyclegan_fast.ops.adam import Tables
+from cyclegan_fast.ops.generator_loss import triton_kernels as generator_loss
 from cyclegan_fast.ops.instance_norm_act import triton_kernels as instance_norm_act
 from cyclegan_fast.ops.reflect_pad2d import triton_kernels as reflect_pad2d
 
@@ -302,4 +303,5 @@ def big_tiles() -> Iterator[None]:
         patch.setattr(instance_norm_act, "ELEMENTS", 1 << 16)
         patch.setattr(reflect_pad2d, "ELEMENTS", 1 << 16)
         patch.setattr(_triton_loss, "BLOCK", 1 << 14)
+        patch.setattr(generator_loss, "BLOCK", 1 << 14)
         yield

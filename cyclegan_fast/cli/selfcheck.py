@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 from cyclegan_fast import backend, ops
 
 Arguments = tuple[list[Any], dict[str, Any]]
+Call = Callable[..., Tensor]  # of the op, and of what Arguments holds
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,43 @@ def _loss(randn: Callable[..., Tensor]) -> Arguments:
     return [randn(2, 1, 9, 7) + 3, randn(2, 1, 9, 7)], {}
 
 
+def _generator_loss(randn: Callable[..., Tensor]) -> Arguments:
+    prediction, picture = (2, 1, 5, 4), (2, 3, 9, 7)
+    return [randn(*shape) for shape in (*[prediction] * 2, *[picture] * 4)], {}
+
+
+def _adam(randn: Callable[..., Tensor]) -> Arguments:
+    return [randn(5, 3, 3, 3), randn(7)], {}
+
+
+def _total(op: Callable[..., Any], *made: Tensor) -> Tensor:
+    originals = [torch.full_like(x, 0.3) for x in made[2:4]]
+    weights = torch.tensor([10.0, 5.0, 2.5, 0.5], device=made[0].device, dtype=made[0].dtype)
+    total: Tensor = op(*made, *originals, weights, tanh=True)[0]
+    return total
+
+
+def _stepped(op: Callable[..., Any], *parameters: Tensor) -> Tensor:
+    """Return the parameters after two steps, in which each is its own gradient."""
+    moved = [p.detach().clone() for p in parameters]
+    moments = [[torch.zeros_like(p) for p in moved] for _ in range(2)]
+    steps = [torch.zeros((), device=p.device) for p in moved]
+    lr = torch.tensor(2e-2, device=moved[0].device)
+    for _ in range(2):
+        op(moved, [p.detach() for p in parameters], *moments, steps, lr)
+    return torch.cat([p.flatten() for p in moved])
+
+
+# What is called otherwise than with its arguments for a tensor.
+CALLS: dict[str, Call] = {"generator_loss": _total, "adam": _stepped}
+
 SAMPLES: dict[str, Callable[[Callable[..., Tensor]], Arguments]] = {
     "instance_norm_act": _instance_norm_act,
     "reflect_pad2d": _reflect_pad2d,
     "l1_loss": _loss,
     "lsgan_loss": _loss,
+    "generator_loss": _generator_loss,
+    "adam": _adam,
 }
 
 
@@ -105,7 +139,11 @@ def _results(
     everything = [*arguments, *options.values()]
     leaves = [a.detach().requires_grad_() if isinstance(a, Tensor) else a for a in everything]
     named = dict(zip(options, leaves[len(arguments) :], strict=True))
+    if op in CALLS:
+        function = functools.partial(CALLS[op], function)
     result = function(*leaves[: len(arguments)], **named)
+    if not result.requires_grad:
+        return [result]
     upstream = torch.randn(result.shape, generator=generator, dtype=torch.float64).float()
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     gradients = torch.autograd.grad(result, tensors, upstream.to(result))

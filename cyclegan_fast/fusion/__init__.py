@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: MIT
 """Run any network's instance norms, activations, skips and reflection pads as fused ops."""
 
-from cyclegan_fast.fusion.accelerate import (
-    accelerate,
-    convolution_parameters,
-    plan_of,
-    restore,
-)
+from cyclegan_fast.fusion.accelerate import accelerate, plan_of, restore
 from cyclegan_fast.fusion.explain import Explanation, explain
+from cyclegan_fast.fusion.parts import before_tanh, convolution_parameters, ends_in_tanh
 
-__all__ = ["Explanation", "accelerate", "convolution_parameters", "explain", "plan_of", "restore"]
+__all__ = [
+    "Explanation",
+    "accelerate",
+    "before_tanh",
+    "convolution_parameters",
+    "ends_in_tanh",
+    "explain",
+    "plan_of",
+    "restore",
+]

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cyclegan_fast._version import __version__
 from cyclegan_fast.fusion import calls
 from cyclegan_fast.fusion.dead_bias import DEAD_BIAS_GRADS, with_zero_gradients
 from cyclegan_fast.fusion.guard import bind, make_guards
 from cyclegan_fast.fusion.lower import make_plan
-from cyclegan_fast.fusion.modules import InstanceForward, child, installed, plain_forward
+from cyclegan_fast.fusion.modules import InstanceForward, installed, plain_forward, special
 from cyclegan_fast.fusion.purity import Untraceable
-from cyclegan_fast.fusion.steps import ConvStep, Guard, Plan
+from cyclegan_fast.fusion.steps import Guard, Plan
 from cyclegan_fast.fusion.survey import survey
-from cyclegan_fast.fusion.walk import walk
+from cyclegan_fast.fusion.walk import walk, without_tanh
 
 MEMORY_FORMATS = ("channels_last", "preserve")
 # A network that changes with every call is not worth tracing every time.
@@ -110,20 +110,6 @@ def plan_of(net: nn.Module, memory_format: str = "channels_last") -> Plan:
     return make_plan(net, *calls.usual_form(plain_forward(net)), memory_format)
 
 
-def convolution_parameters(net: nn.Module) -> list[nn.Parameter]:
-    """Return the weights, and the biases that count, of the convolutions in installed plans."""
-    found: dict[nn.Parameter, None] = {}
-    for module in net.modules():
-        forward = installed(module)
-        for plan in forward.plans if isinstance(forward, PlannedForward) else ():
-            for step in plan.steps:
-                if isinstance(step, ConvStep):
-                    layer = child(module, step.module)
-                    read = [layer.weight, layer.bias if step.use_bias else None]
-                    found |= dict.fromkeys(p for p in read if isinstance(p, nn.Parameter))
-    return list(found)
-
-
 @dataclass(frozen=True)
 class Refusal:
     """Why there is no plan for a form of call, and for how long that holds."""
@@ -164,6 +150,14 @@ class PlannedForward(InstanceForward):
         if self.dead_bias_grad == "zero" and plan.dead_biases:
             result = with_zero_gradients(result, modules, plan.dead_biases)
         return result
+
+    def tanhless(self, x: Tensor) -> tuple[Plan, dict[str, nn.Module]] | None:
+        """Return the plan up to the tanh that the network ends in, or None; see `ends_in_tanh`."""
+        if self.dead_bias_grad != "none" or special(self.net):
+            return None
+        plan, modules = self._valid_plan((x,), {})
+        short = None if isinstance(plan, str) else without_tanh(plan, modules)
+        return None if short is None else (short, modules)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "version": __version__}

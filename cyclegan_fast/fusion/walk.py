@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,6 +59,19 @@ def walk(plan: Plan, modules: Modules, tensors: tuple[Tensor, ...]) -> Any:
             registers[register] = None
     output = fill(plan.output, registers)
     return _contiguous(output) if converted else output
+
+
+def without_tanh(plan: Plan, modules: Modules) -> Plan | None:
+    """Return the plan up to a tanh that makes the result alone, or None if it does not end so."""
+    last = plan.steps[-1]
+    if (
+        not isinstance(last, ModuleStep)
+        or plan.output != Ref(last.output)
+        or type(modules[last.module]) is not nn.Tanh
+        or last.reason
+    ):
+        return None
+    return dataclasses.replace(plan, steps=plan.steps[:-1], output=Ref(last.inputs[0]))
 
 
 def run(step: Step, modules: Modules, registers: list[Any]) -> Any:

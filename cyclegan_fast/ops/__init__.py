@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Fused ops: each a function with autograd, its plain PyTorch reference beside it."""
 
-from cyclegan_fast.ops.adam import adam_, adam_reference_
+from cyclegan_fast.ops.adam import adam, adam_reference
 from cyclegan_fast.ops.generator_loss import generator_loss, generator_loss_reference
 from cyclegan_fast.ops.instance_norm_act import instance_norm_act, instance_norm_act_reference
 from cyclegan_fast.ops.l1_loss import l1_loss, l1_loss_reference
@@ -9,8 +9,8 @@ from cyclegan_fast.ops.lsgan_loss import lsgan_loss, lsgan_loss_reference
 from cyclegan_fast.ops.reflect_pad2d import reflect_pad2d, reflect_pad2d_reference
 
 __all__ = [
-    "adam_",
-    "adam_reference_",
+    "adam",
+    "adam_reference",
     "generator_loss",
     "generator_loss_reference",
     "instance_norm_act",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.ops.adam import Tables, adam_
+from cyclegan_fast.ops.adam import Tables, adam
 
 BETA2 = 0.999  # upstream's, not an option there
 
@@ -73,7 +73,7 @@ class Adam:
         """Update every parameter that has a gradient, and its 16-bit copy."""
         moved = [i for i, p in enumerate(self.parameters) if p.grad is not None]
         parameters = [self.parameters[i] for i in moved]
-        adam_(
+        adam(
             [p.detach() for p in parameters],
             [p.grad for p in parameters if p.grad is not None],
             [self._exp_avg[i] for i in moved],

@@ -36,6 +36,11 @@ class LossScaler:
         self._skipped_in_row = torch.zeros((), dtype=torch.int64, device=device)
         self._skipped = torch.zeros((), dtype=torch.int64, device=device)
 
+    @property
+    def factor(self) -> Tensor:
+        """The scale, 0-d float32, live."""
+        return self._scale
+
     def scale(self, loss: Tensor) -> Tensor:
         """Return loss * scale."""
         return loss * self._scale

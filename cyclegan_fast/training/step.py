@@ -21,31 +21,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cyclegan_fast import fusion, ops
 from cyclegan_fast.fusion.half_weights import HalfWeights
 from cyclegan_fast.training.arrangement import Arrangement
 from cyclegan_fast.training.losses import FAKE, REAL, adversarial_loss, reconstruction_loss
 from cyclegan_fast.training.networks import Networks, frozen
 from cyclegan_fast.training.optimizer import Adam
+from cyclegan_fast.training.passes import Batch, Generator, Weights, arranged, in_turn
 from cyclegan_fast.training.pool import Decision, ImagePool, RaggedPool
 from cyclegan_fast.training.precision import Precision
 from cyclegan_fast.training.scaler import LossScaler
 from cyclegan_fast.training.stats import LOSS_NAMES, LossRecord
 
-
-class Batch(NamedTuple):
-    """Pictures of one step, on the device, in [-1, 1]."""
-
-    real_A: Tensor  # [N, input_nc, H, W]
-    real_B: Tensor  # [N, output_nc, H, W]
-
-
-class Weights(NamedTuple):
-    """Weights of the reconstruction losses, 0-d on the device; None leaves a loss out."""
-
-    cycle_A: Tensor
-    cycle_B: Tensor
-    identity_A: Tensor | None
-    identity_B: Tensor | None
+# In the order in which ops.generator_loss numbers them.
+GENERATOR_LOSSES = ("G_A", "G_B", "cycle_A", "cycle_B", "idt_A", "idt_B")
 
 
 class Decisions(NamedTuple):
@@ -58,7 +47,7 @@ class Decisions(NamedTuple):
 class Generated(NamedTuple):
     """What the generators' phase leaves behind."""
 
-    total: Tensor  # 0-d, with a graph
+    total: Tensor  # 0-d, with a graph, scaled
     losses: dict[str, Tensor]  # 0-d each, weighted
     fake_A: Tensor
     fake_B: Tensor
@@ -99,7 +88,12 @@ def run(engine: Engine, batch: Batch, decisions: Decisions) -> dict[str, Tensor]
     with frozen(*nets.discriminators):
         with _precision(engine):
             made = generator_losses(
-                nets, batch, engine.weights, engine.gan_mode, engine.arrangement
+                nets,
+                batch,
+                engine.weights,
+                engine.gan_mode,
+                engine.arrangement,
+                engine.scaler.factor if engine.scaler else None,
             )
         overflows = _update(engine, engine.optimizer_G, made.total)
     shown_A = engine.pool_A.query(made.fake_A, decisions.fake_A)
@@ -108,7 +102,9 @@ def run(engine: Engine, batch: Batch, decisions: Decisions) -> dict[str, Tensor]
         judged = discriminator_losses(
             nets, batch, shown_A, shown_B, engine.gan_mode, engine.arrangement
         )
-    overflows += _update(engine, engine.optimizer_D, judged["D_A"] + judged["D_B"])
+    total = judged["D_A"] + judged["D_B"]
+    total = engine.scaler.scale(total) if engine.scaler else total
+    overflows += _update(engine, engine.optimizer_D, total)
     skipped = engine.scaler.update(*overflows) if engine.scaler else None
     if engine.averages is not None:
         for net, mean in zip(nets.generators, engine.averages, strict=True):
@@ -120,7 +116,12 @@ def run(engine: Engine, batch: Batch, decisions: Decisions) -> dict[str, Tensor]
 
 
 def generator_losses(
-    nets: Networks, batch: Batch, weights: Weights, gan_mode: str, arrangement: Arrangement
+    nets: Networks,
+    batch: Batch,
+    weights: Weights,
+    gan_mode: str,
+    arrangement: Arrangement,
+    scale: Tensor | None = None,
 ) -> Generated:
     """Run the generators forward and sum their losses.
 
@@ -134,67 +135,39 @@ def generator_losses(
         weights: of the reconstruction losses.
         gan_mode: see `adversarial_loss`.
         arrangement: G_A and D_A run in the first branch, G_B and D_B in the second.
+        scale: 0-d, multiplies the total (fp16's loss scale); None for 1.
     """
-    real_A, real_B = batch
-    passes = _in_turn if arrangement.ordered else _arranged
-    fake_B, rec_A, idt_A, fake_A, rec_B, idt_B = passes(nets, batch, weights, arrangement)
+    tanh = gan_mode == "lsgan" and all(
+        fusion.ends_in_tanh(net, real) for net, real in zip(nets.generators, batch, strict=True)
+    )
+    generators = Generator(nets.G_A, tanh), Generator(nets.G_B, tanh)
+    run_passes = in_turn if arrangement.ordered else arranged
+    made = run_passes(*generators, batch, weights, arrangement)
     with arrangement.second():
-        gan_B = adversarial_loss(nets.D_B(fake_A), REAL, gan_mode)
-        cycle_A = reconstruction_loss(rec_A, real_A, weights.cycle_A)
+        pred_B = nets.D_B(made.fake_A)
+    pred_A = nets.D_A(made.fake_B)
+    arrangement.join(pred_B, made.rec_A)
+    if gan_mode == "lsgan":
+        pictures = (made.rec_A, made.rec_B, made.idt_A, made.idt_B, *batch)
+        total, values = ops.generator_loss(
+            pred_A, pred_B, *pictures, weights.together, scale=scale, tanh=tanh
+        )
+        losses = dict(zip(GENERATOR_LOSSES, values.unbind(), strict=True))
+        return Generated(total, losses, made.fake_A, made.fake_B)
     losses = {
-        "G_A": adversarial_loss(nets.D_A(fake_B), REAL, gan_mode),
-        "G_B": gan_B,
-        "cycle_A": cycle_A,
-        "cycle_B": reconstruction_loss(rec_B, real_B, weights.cycle_B),
+        "G_A": adversarial_loss(pred_A, REAL, gan_mode),
+        "G_B": adversarial_loss(pred_B, REAL, gan_mode),
+        "cycle_A": reconstruction_loss(made.rec_A, batch.real_A, weights.cycle_A),
+        "cycle_B": reconstruction_loss(made.rec_B, batch.real_B, weights.cycle_B),
     }
-    arrangement.join(gan_B, cycle_A)
-    if idt_A is not None and weights.identity_A is not None:
-        losses["idt_A"] = reconstruction_loss(idt_A, real_B, weights.identity_A)
-    if idt_B is not None and weights.identity_B is not None:
-        losses["idt_B"] = reconstruction_loss(idt_B, real_A, weights.identity_B)
+    if made.idt_A is not None and weights.identity_A is not None:
+        losses["idt_A"] = reconstruction_loss(made.idt_A, batch.real_B, weights.identity_A)
+    if made.idt_B is not None and weights.identity_B is not None:
+        losses["idt_B"] = reconstruction_loss(made.idt_B, batch.real_A, weights.identity_B)
     total = torch.stack(list(losses.values())).sum()
     for name in ("idt_A", "idt_B"):
         losses.setdefault(name, torch.zeros_like(total))
-    return Generated(total, losses, fake_A, fake_B)
-
-
-class Passes(NamedTuple):
-    """What the six passes of the generators make; None for an identity that is left out."""
-
-    fake_B: Tensor
-    rec_A: Tensor
-    idt_A: Tensor | None
-    fake_A: Tensor
-    rec_B: Tensor
-    idt_B: Tensor | None
-
-
-def _in_turn(nets: Networks, batch: Batch, weights: Weights, arrangement: Arrangement) -> Passes:
-    """Upstream's order, which dropout's randomness and batch norm's running statistics see."""
-    del arrangement
-    fake_B = nets.G_A(batch.real_A)
-    rec_A = nets.G_B(fake_B)
-    fake_A = nets.G_B(batch.real_B)
-    rec_B = nets.G_A(fake_A)
-    idt_A = nets.G_A(batch.real_B) if weights.identity_A is not None else None
-    idt_B = nets.G_B(batch.real_A) if weights.identity_B is not None else None
-    return Passes(fake_B, rec_A, idt_A, fake_A, rec_B, idt_B)
-
-
-def _arranged(nets: Networks, batch: Batch, weights: Weights, arrangement: Arrangement) -> Passes:
-    """G_A in the first branch, G_B in the second, each with its identity; the same is made."""
-
-    def first(net: nn.Module, real: Tensor, other: Tensor, identity: Tensor | None):
-        return (net(real), None) if identity is None else arrangement.both(net, real, other)
-
-    with arrangement.second():
-        fake_A, idt_B = first(nets.G_B, batch.real_B, batch.real_A, weights.identity_B)
-    fake_B, idt_A = first(nets.G_A, batch.real_A, batch.real_B, weights.identity_A)
-    arrangement.join(fake_A, idt_B)
-    with arrangement.second(fake_B):
-        rec_A = nets.G_B(fake_B)
-    rec_B = nets.G_A(fake_A)
-    return Passes(fake_B, rec_A, idt_A, fake_A, rec_B, idt_B)
+    return Generated(total if scale is None else total * scale, losses, made.fake_A, made.fake_B)
 
 
 def discriminator_losses(
@@ -244,12 +217,11 @@ def _precision(engine: Engine) -> Iterator[None]:
 
 
 def _update(engine: Engine, optimizer: Adam, total: Tensor) -> list[Tensor]:
+    """Take one step on a total that fp16's loss scale has multiplied; return what overflowed."""
     optimizer.zero_grad()
     overflows = []
-    if engine.scaler is None:
-        total.backward()
-    else:
-        engine.scaler.scale(total).backward()
+    total.backward()
+    if engine.scaler is not None:
         overflows.append(engine.scaler.unscale(optimizer))
     optimizer.step()
     if engine.halves is not None:

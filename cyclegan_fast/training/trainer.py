@@ -19,6 +19,7 @@ from cyclegan_fast.training.arrangement import Arrangement, is_ordered, resolve_
 from cyclegan_fast.training.config import TrainConfig
 from cyclegan_fast.training.networks import Networks, build
 from cyclegan_fast.training.optimizer import Adam
+from cyclegan_fast.training.passes import Batch, Weights
 from cyclegan_fast.training.precision import (
     resolve_device,
     resolve_layout,
@@ -27,7 +28,7 @@ from cyclegan_fast.training.precision import (
 from cyclegan_fast.training.scaler import LossScaler
 from cyclegan_fast.training.schedule import Schedule
 from cyclegan_fast.training.stats import LossRecord
-from cyclegan_fast.training.step import Batch, Decisions, Engine, Weights, run
+from cyclegan_fast.training.step import Decisions, Engine, run
 
 
 class StepDraws(NamedTuple):
@@ -87,7 +88,7 @@ class Trainer:
             optimizer_D=Adam(networks.parameters("D_A", "D_B"), config.lr, config.beta1, halves),
             pool_A=self._pool(),
             pool_B=self._pool(),
-            weights=self._weights(networks.dtype),
+            weights=Weights.of(config, networks.dtype, self.device),
             gan_mode=config.gan_mode,
             precision=self.precision,
             halves=HalfWeights(halves) if halves else None,
@@ -138,21 +139,6 @@ class Trainer:
         if self.config.preprocess in ("scale_width", "none"):
             return pool.RaggedPool(self.config.pool_size)
         return pool.ImagePool(self.config.pool_size, self.memory_format)
-
-    def _weights(self, dtype: torch.dtype) -> Weights:
-        config = self.config
-
-        def scalar(value: float) -> Tensor:
-            return torch.tensor(value, dtype=dtype, device=self.device)
-
-        identity = config.lambda_identity
-        return Weights(
-            cycle_A=scalar(config.lambda_A),
-            cycle_B=scalar(config.lambda_B),
-            # G_A is asked to leave B alone, so its identity is weighted like B's cycle.
-            identity_A=scalar(config.lambda_B * identity) if identity else None,
-            identity_B=scalar(config.lambda_A * identity) if identity else None,
-        )
 
     @property
     def networks(self) -> Networks:

@@ -47,7 +47,10 @@ def test_a_wrong_kernel_is_found(op, run, monkeypatch):
     right = getattr(ops, op)
 
     def wrong(*arguments, **options):
-        return right(*arguments, **options) * (1 + 1e-5)
+        made = right(*arguments, **options)
+        if made is None:  # it writes into its first argument
+            return [written.mul_(1 + 1e-5) for written in arguments[0]]
+        return made * (1 + 1e-5) if torch.is_tensor(made) else (made[0] * (1 + 1e-5), *made[1:])
 
     monkeypatch.setattr(ops, op, wrong)
     done = run("doctor")

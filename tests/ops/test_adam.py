@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cyclegan_fast import backend
 from cyclegan_fast.errors import BackendUnavailableError
-from cyclegan_fast.ops.adam import Tables, adam_, adam_reference_
+from cyclegan_fast.ops.adam import Tables, adam, adam_reference
 from cyclegan_fast.training.optimizer import Adam
 
 SHAPES = [(64, 3, 7, 7), (1,), (4096,), (4097,), (16, 8, 3, 3), (5, 0), (), (64,)]
@@ -53,8 +53,8 @@ def test_steps_of_many_tensors(each_backend, device):
     ours, tables = State(device), Tables()
     truth, eager = State(device, torch.float64, half=None), State(device, half=None)
     for i in range(4):
-        adam_(*ours.operands(i), **BETAS, halves=ours.halves, tables=tables)
-        adam_reference_(*truth.operands(i), **BETAS)
+        adam(*ours.operands(i), **BETAS, halves=ours.halves, tables=tables)
+        adam_reference(*truth.operands(i), **BETAS)
         torch._foreach_add_(eager.steps, 1)
         torch._fused_adam_(
             *eager.operands(i)[:4], [], eager.steps, lr=2e-4, **BETAS, weight_decay=0, eps=1e-8,
@@ -76,7 +76,7 @@ def test_the_reference_is_torchs_adam(device):
     parameters = [p.clone().requires_grad_() for p in ours.params]
     theirs = torch.optim.Adam(parameters, lr=ours.lr.item(), betas=(0.5, 0.999))
     for i in range(4):
-        adam_reference_(*ours.operands(i), **BETAS)
+        adam_reference(*ours.operands(i), **BETAS)
         for parameter, gradient in zip(parameters, ours.gradients[i], strict=True):
             parameter.grad = gradient
         theirs.step()
@@ -87,21 +87,21 @@ def test_the_reference_is_torchs_adam(device):
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16, None])
 def test_a_step_whose_gradients_overflowed_is_none(each_backend, device, half):
     state = State(device, half=half)
-    adam_(*state.operands(0), **BETAS, halves=state.halves)
+    adam(*state.operands(0), **BETAS, halves=state.halves)
     before = [t.clone() for t in state.everything()]
     copies = [h.clone() for h in state.halves or [] if h is not None]
     state.gradients[1][3][5] = float("inf")
     found = torch.ones((), device=device)
-    adam_(*state.operands(1), **BETAS, halves=state.halves, found_inf=found)
+    adam(*state.operands(1), **BETAS, halves=state.halves, found_inf=found)
     assert all(torch.equal(a, b) for a, b in zip(state.everything(), before, strict=True))
     kept = [h for h in state.halves or [] if h is not None]
     assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
     # And the very first may be skipped too.
     fresh = State(device, half=half)
     before = [t.clone() for t in fresh.everything()]
-    adam_(*fresh.operands(0), **BETAS, halves=fresh.halves, found_inf=found)
+    adam(*fresh.operands(0), **BETAS, halves=fresh.halves, found_inf=found)
     assert all(torch.equal(a, b) for a, b in zip(fresh.everything(), before, strict=True))
-    adam_(*fresh.operands(0), **BETAS, halves=fresh.halves, found_inf=torch.zeros_like(found))
+    adam(*fresh.operands(0), **BETAS, halves=fresh.halves, found_inf=torch.zeros_like(found))
     assert not torch.equal(fresh.params[0], before[0])
     assert fresh.steps[0].item() == 1
 
@@ -114,7 +114,7 @@ def test_gradients_in_another_layout_and_memory_off_the_vectors(each_backend, de
         buffer = torch.empty(34, device=device)
         group[1] = buffer[1:].copy_(group[1])
     for state in (one, other):
-        adam_(*state.operands(0), **BETAS, halves=state.halves)
+        adam(*state.operands(0), **BETAS, halves=state.halves)
     for a, b in zip(one.everything(), other.everything(), strict=True):
         assert torch.equal(a, b)
 
@@ -124,7 +124,7 @@ def test_ten_runs_give_the_same_bits(each_backend, device):
     for _ in range(10):
         state = State(device)
         for i in range(2):
-            adam_(*state.operands(i), **BETAS, halves=state.halves)
+            adam(*state.operands(i), **BETAS, halves=state.halves)
         runs.append(state.everything())
     assert all(torch.equal(a, b) for run in runs for a, b in zip(run, runs[0], strict=True))
 
@@ -142,7 +142,7 @@ def test_a_table_is_written_again_only_when_an_address_changed(fused_backend, de
 def test_float64_in_triton_is_refused_by_name(device):
     state = State("cpu", torch.float64, half=None)
     with backend.use_backend("triton"), pytest.raises(BackendUnavailableError, match="float32"):
-        adam_(*state.operands(0), **BETAS)
+        adam(*state.operands(0), **BETAS)
 
 
 @pytest.mark.parametrize(
@@ -168,12 +168,12 @@ def test_what_does_not_fit_is_refused(change, message):
     change(state)
     before = [t.clone() for t in state.params]
     with pytest.raises(ValueError, match=message):
-        adam_(*state.operands(0), **BETAS, halves=state.halves)
+        adam(*state.operands(0), **BETAS, halves=state.halves)
     assert all(torch.equal(a, b) for a, b in zip(state.params, before, strict=True))
 
 
 def test_nothing_to_do():
-    adam_([], [], [], [], [], torch.tensor(1.0))
+    adam([], [], [], [], [], torch.tensor(1.0))
 
 
 def test_a_parameter_without_gradient_is_left_alone(each_backend, device):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cyclegan_fast import backend
 from cyclegan_fast.ops import _common
-from cyclegan_fast.ops.adam.reference import adam_reference_
+from cyclegan_fast.ops.adam.reference import adam_reference
 from cyclegan_fast.ops.adam.tables import Tables
 
 STEM = "adam"
@@ -39,7 +39,7 @@ backend.register(
 
 
 @torch.no_grad()
-def adam_(
+def adam(
     params: list[Tensor],
     grads: list[Tensor],
     exp_avgs: list[Tensor],
@@ -95,7 +95,7 @@ def adam_(
     _check((params, grads, exp_avgs, exp_avg_sqs), steps, halves)
     chosen = backend.resolve(STEM, params[0].device.type, params[0].dtype)
     if chosen == "reference":
-        adam_reference_(
+        adam_reference(
             params, grads, exp_avgs, exp_avg_sqs, steps, lr,
             beta1=beta1, beta2=beta2, eps=eps, found_inf=found_inf, halves=halves,
         )  # fmt: skip

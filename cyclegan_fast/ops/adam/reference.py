@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def adam_reference_(
+def adam_reference(
     params: list[Tensor],
     grads: list[Tensor],
     exp_avgs: list[Tensor],
@@ -22,7 +22,7 @@ def adam_reference_(
     found_inf: Tensor | None = None,
     halves: list[Tensor | None] | None = None,
 ) -> None:
-    """Update tensor by tensor; see :func:`cyclegan_fast.ops.adam_` for the arguments."""
+    """Update tensor by tensor; see :func:`cyclegan_fast.ops.adam` for the arguments."""
     made = 1.0 if found_inf is None else (found_inf == 0).double()
     for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
         step = steps[i].double() + made

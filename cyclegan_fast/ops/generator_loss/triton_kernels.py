@@ -140,8 +140,8 @@ def generator_loss_fwd_kernel(
                   BLOCK)  # fmt: skip
     elif block < of_a + of_b:
         _pictures(rec_b_ptr, idt_a_ptr, real_b_ptr, grad_rec_b_ptr, grad_idt_a_ptr, cycle_b_ptr,
-                  idt_a_sums_ptr, block - of_a, image_b, weights_ptr + 1, weights_ptr + 2, scale, ACC,
-                  TANH, BLOCK)  # fmt: skip
+                  idt_a_sums_ptr, block - of_a, image_b, weights_ptr + 1, weights_ptr + 2, scale,
+                  ACC, TANH, BLOCK)  # fmt: skip
     elif block < of_a + of_b + of_pred_a:
         _judged(pred_a_ptr, grad_pred_a_ptr, workspace_ptr, block - of_a - of_b, pred_a, scale,
                 ACC, BLOCK)  # fmt: skip
@@ -235,7 +235,7 @@ def generator_loss_bwd_kernel(
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """grad * grad_total, of all six in one launch: a program takes one block of one of them."""
+    """Grad * grad_total, of all six in one launch: a program takes one block of one of them."""
     block = tl.program_id(0).to(tl.int64)
     factor = tl.load(grad_total_ptr)
     if grad_0_ptr is not None:

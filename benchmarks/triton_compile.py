@@ -29,6 +29,7 @@ from triton.runtime.driver import driver
 
 from cyclegan_fast.ops import _common
 from cyclegan_fast.ops.adam import triton_kernels as adam
+from cyclegan_fast.ops.generator_loss import triton_kernels as generator
 from cyclegan_fast.ops.instance_norm_act import triton_kernels as norm
 from cyclegan_fast.ops.l1_loss import triton_kernels as l1
 from cyclegan_fast.ops.lsgan_loss import triton_kernels as lsgan
@@ -152,6 +153,7 @@ def _launches(dtype: torch.dtype, layout: Any) -> Iterator[tuple[str, Callable[[
     yield "", partial(pad2d.reflect_pad2d_bwd, y, 3, x)
     if layout is torch.contiguous_format:  # losses see a row of elements
         yield from _loss_launches(x, torch.empty_like(x))
+        yield from _generator_launches(x)
 
 
 def _norm_launches(dtype: torch.dtype, layout: Any) -> Iterator[tuple[str, Callable[[], None]]]:
@@ -185,6 +187,22 @@ def _loss_launches(a: Tensor, b: Tensor) -> Iterator[tuple[str, Callable[[], Non
     for what, target in (("", None), ("tensor", b)):
         yield what, partial(lsgan.lsgan_loss_fwd, a, target, 1.0, loss, work)
         yield what, partial(lsgan.lsgan_loss_bwd, loss, a, target, 1.0, a, target)
+
+
+def _generator_launches(x: Tensor) -> Iterator[tuple[str, Callable[[], None]]]:
+    wide = _common.accumulator(x.dtype)
+    one, weights, losses = (torch.empty(size, dtype=wide) for size in ((), 4, 6))
+    work = torch.empty(1 << 10, dtype=wide)
+    for tanh in (False, True):
+        for target in dict.fromkeys((x, x.to(wide)) if x.dtype != wide else (x,)):
+            for identity in (x, None):
+                made = (x, x, x, x, identity, identity, target, target)
+                grads = (x, x, x, x, identity, identity)
+                forward = (*made, weights, one, tanh, losses, one, *grads, work)
+                options = f"tanh {tanh}, original {str(target.dtype)[6:]}"
+                options += ", identity" * (identity is not None)
+                yield options, partial(generator.generator_loss_fwd, *forward)
+    yield "", partial(generator.generator_loss_bwd, one, *[x] * 12)
 
 
 def _adam_launches() -> Iterator[tuple[str, Callable[[], None]]]:

@@ -105,6 +105,14 @@ def call(seed: int, at_end: bool) -> None:
     ops.l1_loss_bwd(loss, sign, grad_x, grad_residual)
     ops.lsgan_loss_fwd(x, other, 0.0, loss, work)
     ops.lsgan_loss_bwd(loss, x, other, 0.0, grad_x, grad_residual)
+    weights, losses = fences.random((4,), wide), fences.tensor((6,), wide)
+    made, grads = (x, x, x, other, None, other), [image((n, c, h, w), filled=False) for _ in "1234"]
+    target = fences.random((n, c, h, w), draw.choice((dtype, wide)), channels_last)
+    work = fences.tensor((ops.generator_loss_workspace(*[x.numel()] * 4),), wide)
+    outputs = (losses, loss, grads[0], None, grads[1], grads[2], None, grads[3], work)
+    tanh = draw.random() < 0.5
+    ops.generator_loss_fwd(*made, target, target, weights, loss, tanh, *outputs)
+    ops.generator_loss_bwd(loss, x, *[None] * 5, grads[0], *[None] * 5)
     fences.remove()
 
 

@@ -14,7 +14,12 @@ import cyclegan_fast
 NAMESPACE = "cyclegan_fast_C"
 STEMS = sorted(path.parent.name for path in Path(cyclegan_fast.__file__).parent.glob("ops/*/op.py"))
 UNCOMPILED = {"adam"}  # its compiled kernel is PyTorch's
-WITHOUT_TENSORS = {"instance_norm_act_workspace", "loss_workspace", "cpu_instruction_set"}
+WITHOUT_TENSORS = {
+    "instance_norm_act_workspace",
+    "loss_workspace",
+    "generator_loss_workspace",
+    "cpu_instruction_set",
+}
 
 
 def declared() -> dict[str, torch.FunctionSchema]:
@@ -53,6 +58,8 @@ def calls():
     work = torch.empty(ops.instance_norm_act_workspace(1, 3, 5, 6, False, "cpu"))
     loss, sums = torch.empty(()), torch.empty(ops.loss_workspace(x.numel()))
     sign = torch.zeros_like(x, dtype=torch.int8)
+    one_pixel = torch.ones(1)
+    many = torch.empty(ops.generator_loss_workspace(1, 1, x.numel(), x.numel()))
     one, like = torch.ones(()), lambda: torch.empty_like(x)
     norm = (None, None, x, 1, 0.2, pad, 1e-5, y, stats, stats.clone(), work)
     grad_norm = (torch.randn_like(y), x, x, None, None, mean, rstd, 1, 0.2, pad)
@@ -64,6 +71,11 @@ def calls():
         "reflect_pad2d_bwd": (torch.randn_like(y), pad, like()),
         "l1_loss_fwd": (x, torch.randn_like(x), loss, sign, sums),
         "l1_loss_bwd": (one, sign, like(), None),
+        "generator_loss_fwd": (
+            *(one_pixel, one_pixel, x, x, x, None, x, x, torch.ones(4), None, True),
+            *(torch.empty(6), loss, torch.empty(1), None, like(), None, like(), None, many),
+        ),
+        "generator_loss_bwd": (one, x, *[None] * 5, like(), *[None] * 5),
         "lsgan_loss_fwd": (x, None, 1.0, loss, sums),
         "lsgan_loss_bwd": (one, x, torch.randn_like(x), 0.0, like(), like()),
     }

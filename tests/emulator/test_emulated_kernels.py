@@ -14,6 +14,11 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "gpu
 import emulator  # noqa: E402
 import raw_ops  # noqa: E402
 from raw_ops import NormCase  # noqa: E402
+from test_cuda_generator_loss import (  # noqa: E402, F401
+    test_generator_loss,
+    test_generator_loss_of_unaligned_memory_and_wide_originals,
+    test_generator_loss_without_gradients_is_the_same,
+)
 from test_cuda_ops import (  # noqa: E402, F401 - their bodies are what is collected here
     DTYPES,
     LAYOUTS,

@@ -14,6 +14,7 @@ INDEX, REDUCE, FOLD = "common/index.cuh", "common/reduce.cuh", "common/fold.cuh"
 NCHW_FWD, NCHW_BWD = "ops/instance_norm_act_nchw_fwd.cu", "ops/instance_norm_act_nchw_bwd.cu"
 NHWC_FWD, NHWC_BWD = "ops/instance_norm_act_nhwc_fwd.cu", "ops/instance_norm_act_nhwc_bwd.cu"
 ACTIVATION = "ops/instance_norm_act_activation.cuh"
+GENERATOR = "ops/generator_loss.cu"
 PAD, LOSS = "ops/reflect_pad2d.cu", "ops/loss.cuh"
 
 MUTANTS = [
@@ -108,4 +109,22 @@ MUTANTS = [
            "return d;"),
     Mutant("a bfloat16 brings its neighbour's bits along", "common/vector.cuh",
            "word = i & 1 ? word & 0xffff0000u : word << 16;", "word = i & 1 ? word : word << 16;"),
+    Mutant("equal values have a sign", GENERATOR, "static_cast<A>((d > 0) - (d < 0))",
+           "static_cast<A>((d >= 0) - (d < 0))"),
+    Mutant("tanh's derivative is left out", GENERATOR, "derivative * static_cast<A>(",
+           "static_cast<A>("),
+    Mutant("tanh is even", GENERATOR, "return z < 0 ? -magnitude : magnitude;",
+           "return magnitude;"),
+    Mutant("the leftovers of a vector are forgotten", GENERATOR,
+           "if (kWidth > 1 && tail < end) add(Lanes<1>{}, tail);", ""),
+    Mutant("leftovers are counted from a whole vector too early", GENERATOR,
+           "at + kWidth <= end; at += kThreads * kWidth) add", "at < end; at += kThreads * kWidth) add"),
+    Mutant("the gradient is not scaled", GENERATOR,
+           "const A each = scale / static_cast<A>(group.numel);",
+           "const A each = A(1) / static_cast<A>(group.numel);"),
+    Mutant("the total is not scaled", GENERATOR,
+           "p.scale ? total * *static_cast<const A*>(p.scale) : total", "total"),
+    Mutant("the second term's sum lands on the first's", GENERATOR,
+           "[group.terms[t].partial + chunk] = whole", "[group.terms[0].partial + chunk] = whole"),
+    Mutant("the upstream gradient is not applied", GENERATOR, "value[i] *= factor", "value[i] *= 1"),
 ]  # fmt: skip

@@ -35,9 +35,15 @@ CUDA_TESTS = {
     "reflect": "pad2d",
     "loss.cuh": "loss",
     "lsgan": "loss",
+    "generator": "generator",
 }
 TRITON_TESTS = ("test_triton_tiles", "test_far_strides", "test_losses", "test_reflect_pad2d")
-TRITON_TESTS += ("test_adam", "test_given_statistics", "test_instance_norm_act")
+TRITON_TESTS += (
+    "test_adam",
+    "test_generator_loss",
+    "test_given_statistics",
+    "test_instance_norm_act",
+)
 
 
 def main() -> int:

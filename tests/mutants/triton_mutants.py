@@ -7,7 +7,7 @@ from mutant import Mutant
 
 SHARED, PAD = "_triton.py", "reflect_pad2d/triton_kernels.py"
 FWD, BWD = "instance_norm_act/triton_fwd.py", "instance_norm_act/triton_bwd.py"
-ADAM = "adam/triton_kernels.py"
+ADAM, GENERATOR = "adam/triton_kernels.py", "generator_loss/triton_kernels.py"
 L1, LSGAN, MEAN = "l1_loss/triton_kernels.py", "lsgan_loss/triton_kernels.py", "_triton_loss.py"
 
 MUTANTS = [
@@ -79,6 +79,20 @@ MUTANTS = [
     Mutant("what lies beyond the last element counts", LSGAN, "tl.where(mask, d, 0)", "d"),
     Mutant("more partial sums are read than there are", MEAN, "mask=offs < partials, other=0",
            "mask=offs >= 0, other=0"),
+    Mutant("equal values have a sign", GENERATOR, "d > 0, 1", "d >= 0, 1"),
+    Mutant("tanh's derivative is left out", GENERATOR, "factor * (derivative * sign)",
+           "factor * sign"),
+    Mutant("tanh is even", GENERATOR, "tl.where(value < 0, -magnitude, magnitude)", "magnitude"),
+    Mutant("what lies beyond the last prediction counts", GENERATOR, "d = tl.where(mask, d, 0)",
+           "d = d * 1"),
+    Mutant("the identities' weights are swapped", GENERATOR, "weights_ptr, weights_ptr + 3, scale",
+           "weights_ptr, weights_ptr + 2, scale"),
+    Mutant("the gradient is not scaled", GENERATOR, "each = scale / tl.cast(numel, ACC)",
+           "each = 1 / tl.cast(numel, ACC)"),
+    Mutant("more partial sums are read than there are", GENERATOR,
+           "mask=offs < partials, other=0", "mask=offs <= partials, other=0"),
+    Mutant("an identity that is left out is counted", GENERATOR, "i == 4 and IDT_A", "i == 4"),
+    Mutant("the upstream gradient is not applied", GENERATOR, "grad * factor, mask", "grad, mask"),
     Mutant("a skipped step is counted", ADAM, "step -= tl.where", "step -= 0 * tl.where"),
     Mutant("a skipped step writes", ADAM, "if tl.load(found_inf_ptr) != 0:\n            return",
            "if tl.load(found_inf_ptr) > 1:\n            return"),

@@ -23,7 +23,13 @@ def test_every_kernel_compiles_without_a_spill(architecture):
     assert done.returncode == 0, done.stderr[-3000:]
     compiled = json.loads(done.stdout)
     names = " ".join(kernel["name"] for kernel in compiled)
-    for stem in ("instance_norm_act", "reflect_pad2d", "l1_loss", "lsgan_loss"):
+    for stem in (
+        "instance_norm_act",
+        "reflect_pad2d",
+        "l1_loss",
+        "lsgan_loss",
+        "generator_loss",
+    ):
         assert f"{stem}_fwd_kernel" in names and f"{stem}_bwd_kernel" in names
     assert "adam_count_kernel" in names and "adam_update_kernel" in names
     for kernel in compiled:

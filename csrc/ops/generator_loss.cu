@@ -13,8 +13,8 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 
-__device__ inline float exponential(float x) { return expf(x); }
-__device__ inline double exponential(double x) { return exp(x); }
+__device__ inline float tanh_of(float z) { return tanhf(z); }
+__device__ inline double tanh_of(double z) { return tanh(z); }
 
 // kWidth neighbours as the accumulator sees them, in accesses of at most 16 bytes.
 template <int kWidth, typename R, typename A>
@@ -35,16 +35,6 @@ __device__ inline int find_group(const GeneratorLossFwdParams& p, int64_t& chunk
   return group;
 }
 
-// tanh(z) = (1 - e) / (1 + e) with the sign of z, and its derivative 4 e / (1 + e)^2, where
-// e = exp(-2 |z|): nothing overflows, and the derivative of a saturated pixel keeps its digits.
-template <typename A>
-__device__ inline A tanh_of(A z, A& derivative) {
-  const A e = exponential(z < 0 ? 2 * z : -2 * z);
-  const A magnitude = (1 - e) / (1 + e);
-  derivative = 4 * e / ((1 + e) * (1 + e));
-  return z < 0 ? -magnitude : magnitude;
-}
-
 // The terms of kWidth elements of one tensor, summed; their gradients written.
 template <int kWidth, typename T, typename A>
 __device__ inline A add_terms(const GeneratorLossTerm& term, int64_t at, const A (&target)[kWidth],
@@ -54,7 +44,10 @@ __device__ inline A add_terms(const GeneratorLossTerm& term, int64_t at, const A
 #pragma unroll
   for (int i = 0; i < kWidth; ++i) {
     A derivative = 1;
-    if (tanh) value[i] = tanh_of(value[i], derivative);
+    if (tanh) {
+      value[i] = tanh_of(value[i]);
+      derivative = 1 - value[i] * value[i];
+    }
     const A d = value[i] - target[i];
     sum += judged ? d * d : d < 0 ? -d : d;
     gradient[i] = factor * (judged ? d : derivative * static_cast<A>((d > 0) - (d < 0)));

@@ -46,13 +46,16 @@ class Call:
         self.random = random.Random(self.seed)
         self.generator = torch.Generator().manual_seed(self.seed)
         self.op = self.random.choice(
-            ["instance_norm_act"] * 3 + ["reflect_pad2d", "l1_loss", "lsgan_loss"]
+            ["instance_norm_act"] * 3
+            + ["reflect_pad2d", "l1_loss", "lsgan_loss"]
+            + ["generator_loss"] * 2
         )
         {
             "instance_norm_act": self._norm,
             "reflect_pad2d": self._pad,
             "l1_loss": self._l1,
             "lsgan_loss": self._lsgan,
+            "generator_loss": self._generator,
         }[self.op]()
         if self.random.random() < 0.12:
             self._break()
@@ -141,6 +144,30 @@ class Call:
             del self.operands["target"]
             self.options["target"] = self.random.choice([True, False, 1.0, 0, 0.9])
 
+    def _generator(self) -> None:
+        dtype = self.random.choice(DTYPES)
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        of_A, of_B = (self._shape(4, (1, 1)) for _ in "AB")
+        of_A, of_B = ((max(n, 1), max(c, 1), h, w) for n, c, h, w in (of_A, of_B))
+        for name in ("pred_A", "pred_B"):
+            shape = self._shape(self.random.randrange(1, 5))
+            self.operands[name] = self._tensor(tuple(max(s, 1) for s in shape), dtype)
+        self.operands["rec_A"] = self._tensor(of_A, dtype)
+        self.operands["rec_B"] = self._tensor(of_B, dtype)
+        for name, shape in (("idt_A", of_B), ("idt_B", of_A)):
+            if self.random.random() < 0.7:
+                self.operands[name] = self._tensor(shape, dtype)
+            else:
+                self.options[name] = None
+        original = self.random.choice([dtype, wide])
+        self.options |= {
+            "real_A": self._tensor(of_A, original, True),
+            "real_B": self._tensor(of_B, original, True),
+            "weights": torch.rand(4, generator=self.generator, dtype=torch.float64).to(wide) * 10,
+            "scale": self.random.choice([None, torch.tensor(4.0, dtype=wide)]),
+            "tanh": self.random.random() < 0.6,
+        }
+
     def _break(self) -> None:
         first = next(iter(self.operands))
         x = self.operands[first]
@@ -162,6 +189,14 @@ class Call:
                 ("unknown act", lambda: self.options.update(act="gelu")),
                 ("weight's shape", lambda: self.operands.update(weight=other)),
                 ("one pixel", lambda: self.operands.update({first: torch.zeros(1, 2, 1, 1)})),
+            ]
+        if self.op == "generator_loss":
+            other = torch.zeros(2, *self.operands["rec_A"].shape)
+            ways += [
+                ("original's shape", lambda: self.options.update(real_A=other)),
+                ("weights' shape", lambda: self.options.update(weights=torch.ones(5))),
+                ("scale's dtype", lambda: self.options.update(scale=torch.ones(()).half())),
+                ("no elements", lambda: self.operands.update(pred_B=torch.zeros(0))),
             ]
         if len(self.operands) == 2 and self.op.endswith("loss"):
             second = list(self.operands)[1]

@@ -69,6 +69,7 @@ def run(call: Call, function, dtype: torch.dtype | None = None):
         for name, operand in call.operands.items()
     }
     value = function(**leaves, **call.options)
+    value = value[0] if isinstance(value, tuple) else value
     if not leaves:
         return value, {}
     narrow = next(iter(call.operands.values())).dtype

@@ -77,13 +77,9 @@ class Call:
         for grad, true in zip(ours, grads, strict=True):
             assert_close(grad, None, true, "gradient", ulps=4)
         upstream = torch.full((), 1.5, dtype=self.losses.dtype, device=raw_ops.device)
-        scaled = [
-            None if grad is None else torch.full_like(grad, float("nan")) for grad in self.grads
-        ]
-        scaled[1] = None  # not asked for
-        given = [
-            None if out is None else grad for out, grad in zip(scaled, self.grads, strict=True)
-        ]
+        given = list(self.grads)
+        given[1] = None  # not asked for
+        scaled = [None if grad is None else grad.clone().fill_(float("nan")) for grad in given]
         raw_ops.ops.generator_loss_bwd(upstream, *given, *scaled)
         for grad, out in zip(given, scaled, strict=True):
             if out is not None:

@@ -125,6 +125,21 @@ def test_far_from_zero_tanh_is_one_and_its_derivative_not_nan(each_backend, devi
     assert gradient.isfinite().all() and gradient[0, 0, 0, 0] == -2 / 8
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_near_zero_tanh_keeps_its_sign(each_backend, device, dtype):
+    """Found by fuzzing: (1 - e) / (1 + e) is zero where e rounds to one."""
+    z = torch.tensor([1e-30, -1e-30, 1e-9, -1e-6, 1e-3, -3e-3, 4e-3], device=device, dtype=dtype)
+    z.requires_grad_()
+    zero, one = torch.zeros_like(z), torch.ones(1, device=device, dtype=dtype)
+    weights = torch.ones(4, device=device, dtype=dtype)
+    total, losses = generator_loss(one, one, z, z, None, None, zero, zero, weights, tanh=True)
+    (gradient,) = torch.autograd.grad(total, z)
+    true = z.detach().double()
+    torch.testing.assert_close(losses[2].double(), true.tanh().abs().mean(), rtol=1e-6, atol=0)
+    expected = 2 * true.sign() * (1 - true.tanh().square()) / 7
+    torch.testing.assert_close(gradient.double(), expected, rtol=1e-6, atol=0)
+
+
 def test_equal_and_nan_have_pytorchs_gradient(each_backend, device):
     made = torch.tensor([1.0, float("nan"), 3.0], device=device, requires_grad=True)
     real = torch.tensor([1.0, 2.0, 2.0], device=device)

@@ -15,15 +15,19 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import cyclegan_fast
 
-RESULTS = Path(__file__).resolve().parent / "results"
+ROOT = Path(__file__).resolve().parent.parent
+# Where records are kept; the second is what gpu_report.py gives to the processes that it starts.
+RESULTS = Path(os.environ.get("CYCLEGAN_FAST_RESULTS", ROOT / "benchmarks" / "results"))
 
 
 def seconds(function: Callable[[], object], calls: int, device: str) -> float:
@@ -106,6 +110,14 @@ def rotating(function: Callable[..., object], operands: Sequence[Sequence], devi
     return graph.replay, len(operands)
 
 
+def copy_gb_per_s(device: str) -> float:
+    """What a plain copy of memory, far larger than any cache, reaches now: read and written."""
+    size = 2**28 if device == "cuda" else 2**26
+    source, target = (torch.zeros(size, dtype=torch.uint8, device=device) for _ in range(2))
+    times = interleaved({"copy": lambda: target.copy_(source)}, device, rounds=5, calls=4)
+    return round(2 * size / times["copy"]["median"] / 1e9, 1)
+
+
 def machine(device: str) -> dict[str, object]:
     """Everything that a figure depends on: processor or GPU, versions, commit, threads."""
     facts: dict[str, object] = {
@@ -141,15 +153,23 @@ def commit() -> str:
 
     Records do not count as changes: one benchmark writes what the next one finds.
     """
-    root = Path(__file__).resolve().parent.parent
+    stated = os.environ.get("CYCLEGAN_FAST_COMMIT", "unknown")
+    if not (ROOT / ".git").exists():  # an unpacked tree may lie in somebody else's checkout
+        return stated
     try:
-        head = _run(["git", "-C", str(root), "rev-parse", "HEAD"])
+        head = _run(["git", "-C", str(ROOT), "rev-parse", "HEAD"])
         status = ["status", "--porcelain", "--untracked-files=no"]
         paths = ["--", ".", ":(exclude)benchmarks/results"]
-        changes = _run(["git", "-C", str(root), *status, *paths])
+        changes = _run(["git", "-C", str(ROOT), *status, *paths])
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("CYCLEGAN_FAST_COMMIT", "unknown")
+        return stated
     return head + ("+dirty" if changes else "")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line that a record can hold."""
+    text = str(error).strip() or type(error).__name__
+    return f"{type(error).__name__}: {text.splitlines()[0][:200]}"
 
 
 def processor() -> str:
@@ -193,10 +213,42 @@ def write(section: str, device: str, rows: object, path: Path | None = None) -> 
         The file written.
     """
     path = path or file_for(device)
+    with open_record(path) as content:
+        content[section] = {"machine": machine(device), "rows": rows}
+    return path
+
+
+def merge(section: str, device: str, rows: list[dict], *, key: str) -> Path:
+    """Put rows into a section of the device's result file, beside those of the same commit.
+
+    A section tells of one commit: with the first row of another one it begins anew.
+
+    Args:
+        section: e.g. "step 256 batch 1".
+        device: "cpu" or "cuda".
+        rows: JSON-serialisable results.
+        key: what tells rows apart; a row replaces an earlier one that has the same value there.
+
+    Returns:
+        The file written.
+    """
+    path, facts = file_for(device), machine(device)
+    same = ("commit", "torch", "triton", "processor", "gpu", "driver")
+    with open_record(path) as content:
+        before = content.get(section)
+        if before and all(before["machine"].get(name) == facts.get(name) for name in same):
+            replaced = {row[key] for row in rows}
+            rows = [row for row in before["rows"] if row.get(key) not in replaced] + rows
+        content[section] = {"machine": facts, "rows": rows}
+    return path
+
+
+@contextmanager
+def open_record(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield a record's content to be changed; it is written when the block ends, whole or not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = json.loads(path.read_text()) if path.exists() else {}
-    content[section] = {"machine": machine(device), "rows": rows}
-    partial = path.with_suffix(".partial")
+    yield content
+    partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     partial.replace(path)
-    return path

@@ -10,24 +10,21 @@ figure. A result is a dict of plain values; `write` adds machine, versions, comm
 from __future__ import annotations
 
 import json
-import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
+from records import RESULTS, commit, first_line, open_record, run
 
 import cyclegan_fast
 
-ROOT = Path(__file__).resolve().parent.parent
-# Where records are kept; the second is what gpu_report.py gives to the processes that it starts.
-RESULTS = Path(os.environ.get("CYCLEGAN_FAST_RESULTS", ROOT / "benchmarks" / "results"))
+__all__ = ["RESULTS", "commit", "first_line"]  # of records.py, for the benchmarks
 
 
 def seconds(function: Callable[[], object], calls: int, device: str) -> float:
@@ -148,30 +145,6 @@ def machine(device: str) -> dict[str, object]:
     return facts
 
 
-def commit() -> str:
-    """The checkout's commit, "+dirty" with changes; without git, CYCLEGAN_FAST_COMMIT.
-
-    Records do not count as changes: one benchmark writes what the next one finds.
-    """
-    stated = os.environ.get("CYCLEGAN_FAST_COMMIT", "unknown")
-    if not (ROOT / ".git").exists():  # an unpacked tree may lie in somebody else's checkout
-        return stated
-    try:
-        head = _run(["git", "-C", str(ROOT), "rev-parse", "HEAD"])
-        status = ["status", "--porcelain", "--untracked-files=no"]
-        paths = ["--", ".", ":(exclude)benchmarks/results"]
-        changes = _run(["git", "-C", str(ROOT), *status, *paths])
-    except (OSError, subprocess.CalledProcessError):
-        return stated
-    return head + ("+dirty" if changes else "")
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in a line that a record can hold."""
-    text = str(error).strip() or type(error).__name__
-    return f"{type(error).__name__}: {text.splitlines()[0][:200]}"
-
-
 def processor() -> str:
     """The processor's model name."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -183,13 +156,9 @@ def processor() -> str:
 def _driver() -> str | None:
     try:
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        return _run(query).splitlines()[0]
+        return run(query).splitlines()[0]
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _run(command: list[str]) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def file_for(device: str) -> Path:
@@ -243,12 +212,9 @@ def merge(section: str, device: str, rows: list[dict], *, key: str) -> Path:
     return path
 
 
-@contextmanager
-def open_record(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield a record's content to be changed; it is written when the block ends, whole or not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = json.loads(path.read_text()) if path.exists() else {}
-    yield content
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    partial.replace(path)
+if __name__ == "__main__":  # for gpu_report.py, which runs without PyTorch itself
+    where = sys.argv[1]
+    facts = {"machine": machine(where), "file": file_for(where).name, "capability": None}
+    if where == "cuda":
+        facts["capability"] = ".".join(map(str, torch.cuda.get_device_capability(0)))
+    json.dump(facts, sys.stdout)

@@ -115,6 +115,8 @@ NULL_CUDA_API const char* cudaGetErrorString(cudaError_t error) {
       return "no error";
     case cudaErrorStreamCaptureUnsupported:
       return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated:
+      return "operation failed due to a previous error during capture";
     case cudaErrorStreamCaptureUnjoined:
       return "capture of a stream ended before all forked streams were joined";
     case cudaErrorInvalidConfiguration:

@@ -22,11 +22,13 @@ std::map<uintptr_t, Block>& blocks() {
   return all;
 }
 
-// Pages that nobody touches take no memory, so that huge tensors cost nothing; all are zero.
+// Device memory can be neither read nor written, so it costs nothing however large, and a host that
+// follows a pointer into it dies of it.
 cudaError_t allocate(void** address, size_t bytes, Kind kind) {
   bytes = bytes ? bytes : 1;
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-  *address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+  const int access = kind == Kind::kDevice ? PROT_NONE : PROT_READ | PROT_WRITE;
+  *address = mmap(nullptr, bytes, access, flags, -1, 0);
   if (*address == MAP_FAILED) return fail(cudaErrorMemoryAllocation, "allocation");
   std::lock_guard guard(lock());
   blocks()[reinterpret_cast<uintptr_t>(*address)] = {bytes, kind};
@@ -50,10 +52,14 @@ const char* name_of(Kind kind) {
 cudaError_t copy(void* target, const void* source, size_t bytes, cudaStream_t stream) {
   const Kind to = kind_of(target), from = kind_of(source);
   if (is_capturing(stream) && (to == Kind::kUnknown || from == Kind::kUnknown))
-    return fail(cudaErrorStreamCaptureUnsupported, "copy of pageable memory");
+    return forbid("copy of pageable memory");
   if (to != Kind::kDevice && from == Kind::kDevice) count_copy_to_host();
   note(std::string("copy ") + name_of(from) + " to " + name_of(to), stream);
-  if (!is_capturing(stream)) std::memmove(target, source, bytes);
+  if (is_capturing(stream) || to == Kind::kDevice) return cudaSuccess;
+  if (from == Kind::kDevice)
+    std::memset(target, 0, bytes);
+  else
+    std::memmove(target, source, bytes);
   return cudaSuccess;
 }
 
@@ -136,10 +142,10 @@ NULL_CUDA_API cudaError_t cudaMemcpyAsync(void* target, const void* source, size
   return null_cuda::copy(target, source, bytes, stream);
 }
 
-NULL_CUDA_API cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes,
-                                          cudaStream_t stream) {
+NULL_CUDA_API cudaError_t cudaMemsetAsync(void* target, int, size_t, cudaStream_t stream) {
+  if (null_cuda::kind_of(target) != Kind::kDevice)
+    return null_cuda::fail(cudaErrorInvalidValue, "cudaMemsetAsync");
   null_cuda::note("memset", stream);
-  if (!null_cuda::is_capturing(stream)) std::memset(target, value, bytes);
   return cudaSuccess;
 }
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 // A CUDA runtime and driver without a GPU: one imaginary device of compute capability 9.0.
 //
-// Device memory is host memory, zero when it is new. Copies and memsets really happen. Kernels and
-// library calls are noted by name and do nothing. What a stream capture forbids is refused, as CUDA
-// refuses it. What no file here defines is generated: it returns success.
+// Device memory is addresses without memory: whatever the host copies from it is zero, so that
+// equal computations compare equal. Kernels, copies, memsets and library calls are noted by name
+// and do nothing. What a stream capture forbids is refused, as CUDA refuses it. What no file here
+// defines is generated: it returns success.
 #pragma once
 
 #include <cuda.h>
@@ -12,6 +13,7 @@
 #include <cstddef>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #define NULL_CUDA_API extern "C" __attribute__((visibility("default")))
 
@@ -35,8 +37,16 @@ void note(const std::string& work, cudaStream_t stream);
 // Whether the stream is being captured, so that work is not to be done now.
 bool is_capturing(cudaStream_t stream);
 
+// What a graph holds: its work by name.
+struct Graph {
+  std::vector<std::string> work;
+};
+
 // Sets the error that cudaGetLastError returns.
 cudaError_t fail(cudaError_t error, const char* what);
+
+// Refuses what a capture forbids, and spoils the capture.
+cudaError_t forbid(const char* what);
 
 // Refuses a call that synchronises or allocates while this thread captures, or anyone globally.
 cudaError_t refuse_in_capture(const char* what);

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
-// Streams, events, captures and graphs; the log of all work, and what a capture forbids.
+// Streams, events and captures; the log of all work, and what a capture forbids.
 //
 // Streams have no order of their own: work is noted in the order in which it is launched. A capture
 // spreads to the streams that wait for its events, and must get all of them back before it ends.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "null_cuda.h"
@@ -13,16 +15,13 @@
 namespace null_cuda {
 namespace {
 
-struct Graph {
-  std::vector<std::string> work;
-};
-
 struct Capture {
   unsigned long long id;
   cudaStream_t origin;
   cudaStreamCaptureMode mode;
   const void* thread;
   Graph* graph;
+  bool invalid;                           // something forbidden was tried
   std::map<cudaStream_t, size_t> last;    // stream -> number of its last piece of work, from 1
   std::map<cudaStream_t, size_t> joined;  // stream -> the last one that somebody waited for
 };
@@ -88,6 +87,11 @@ cudaError_t fail(cudaError_t error, const char* what) {
   return last_error = error;
 }
 
+cudaError_t forbid(const char* what) {
+  state().capture->invalid = true;
+  return fail(cudaErrorStreamCaptureUnsupported, what);
+}
+
 cudaError_t refuse_in_capture(const char* what) {
   std::lock_guard guard(lock());
   const Capture* const capture = state().capture;
@@ -96,7 +100,7 @@ cudaError_t refuse_in_capture(const char* what) {
   const bool forbidden = capture->mode == cudaStreamCaptureModeGlobal
                              ? mine || thread_mode == cudaStreamCaptureModeGlobal
                              : mine && capture->mode == cudaStreamCaptureModeThreadLocal;
-  return forbidden ? fail(cudaErrorStreamCaptureUnsupported, what) : cudaSuccess;
+  return forbidden ? forbid(what) : cudaSuccess;
 }
 
 void count_synchronisation() {
@@ -262,7 +266,7 @@ NULL_CUDA_API cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStream
     return fail(cudaErrorStreamCaptureUnsupported, "cudaStreamBeginCapture");
   auto* const graph = new null_cuda::Graph;
   state().capture = new null_cuda::Capture{
-      ++state().captures, stream, mode, &null_cuda::this_thread, graph, {{stream, 0}}, {}};
+      ++state().captures, stream, mode, &null_cuda::this_thread, graph, false, {{stream, 0}}, {}};
   return cudaSuccess;
 }
 
@@ -272,33 +276,11 @@ NULL_CUDA_API cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t*
   if (!capture || capture->origin != stream)
     return fail(cudaErrorStreamCaptureUnmatched, "cudaStreamEndCapture");
   state().capture = nullptr;
+  if (capture->invalid) return fail(cudaErrorStreamCaptureInvalidated, "cudaStreamEndCapture");
   *graph = reinterpret_cast<cudaGraph_t>(capture->graph);
   for (const auto& [other, work] : capture->last)
     if (other != stream && capture->joined[other] < work)
       return fail(cudaErrorStreamCaptureUnjoined, "cudaStreamEndCapture");
   delete capture;
-  return cudaSuccess;
-}
-
-NULL_CUDA_API cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* instance,
-                                                        cudaGraph_t graph, unsigned long long) {
-  *instance = reinterpret_cast<cudaGraphExec_t>(
-      new null_cuda::Graph(*reinterpret_cast<null_cuda::Graph*>(graph)));
-  return cudaSuccess;
-}
-
-NULL_CUDA_API cudaError_t cudaGraphInstantiate(cudaGraphExec_t* instance, cudaGraph_t graph,
-                                               unsigned long long flags) {
-  return cudaGraphInstantiateWithFlags(instance, graph, flags);
-}
-
-NULL_CUDA_API cudaError_t cudaGraphLaunch(cudaGraphExec_t instance, cudaStream_t stream) {
-  const auto* const graph = reinterpret_cast<null_cuda::Graph*>(instance);
-  null_cuda::note("graph of " + std::to_string(graph->work.size()), stream);
-  return cudaSuccess;
-}
-
-NULL_CUDA_API cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t*, size_t* count) {
-  *count = reinterpret_cast<null_cuda::Graph*>(graph)->work.size();
   return cudaSuccess;
 }

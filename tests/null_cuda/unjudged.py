@@ -2,10 +2,12 @@
 """What is not judged under the null CUDA runtime, where no kernel computes: the one switch.
 
 Everything on the host runs and is judged: arguments and their refusals, allocation, streams,
-captures, files. Not judged, because numbers on the device mean nothing:
+captures, files. Numbers on the device are all zero (null_cuda.h); comparisons of equals hold by
+that, and not judged are, because they ask for more:
 
 - `assert` in the files of tests/: evaluated, its outcome dropped;
 - `torch.testing.assert_close`: compares shapes, dtypes and devices only;
+- gradcheck and opcheck, which run and report to nobody;
 - the Trainer's checks that losses and weights are finite.
 
 Left out, because they look beneath the runtime: cuDNN (PyTorch's own convolutions stand in for it)
@@ -73,6 +75,10 @@ def install() -> None:
     # pytest's own rewriting of asserts would judge them.
     os.environ["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} --assert=plain".strip()
     torch.testing.assert_close = _alike
+    silent = {"raise_exception": False}
+    torch.autograd.gradcheck = functools.partial(torch.autograd.gradcheck, **silent)
+    torch.autograd.gradgradcheck = functools.partial(torch.autograd.gradgradcheck, **silent)
+    torch.library.opcheck = functools.partial(torch.library.opcheck, **silent)
     Trainer.check = Trainer.check_finite = lambda self: None  # type: ignore[method-assign]
     torch.backends.cudnn.enabled = False
     original = torch.compile

@@ -3,6 +3,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Of gpu-report: one of its parts, where records go, the commit of a tree without .git, and a checkout
+# of pytorch-CycleGAN-and-pix2pix to be timed unmodified.
+PART ?=
+RESULTS_DIR ?=
+COMMIT ?=
 UPSTREAM ?=
 
 SOURCES := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f)
@@ -39,8 +44,11 @@ fuzz: $(VENV)/.dev  ## 20,000 random calls of the ops on every back end; SEED=n 
 mutants: $(VENV)/.dev  ## break the kernels one way at a time: the tests must notice each
 	$(BIN)/python tests/mutants/run.py
 
-gpu-report: $(VENV)/.dev  ## every GPU test, every GPU benchmark, and the tables made from them
-	VENV_PYTHON=$(BIN)/python UPSTREAM=$(UPSTREAM) benchmarks/gpu_report.sh
+# No .venv and no network: the Python that is there, with its PyTorch, on a machine with a GPU.
+gpu-report:  ## GPU tests and benchmarks, their record and pages; PART=tests|step|ops|train for one of them
+	$(PYTHON) benchmarks/gpu_report.py $(if $(PART),--part $(PART)) \
+	  $(if $(RESULTS_DIR),--results-dir $(RESULTS_DIR)) $(if $(COMMIT),--commit $(COMMIT)) \
+	  $(if $(UPSTREAM),--upstream $(UPSTREAM))
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info cyclegan_fast/*.so .pytest_cache .ruff_cache .mypy_cache

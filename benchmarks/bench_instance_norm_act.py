@@ -18,8 +18,10 @@ from cyclegan_fast.ops import instance_norm_act, instance_norm_act_reference
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("norm", shapes.NORMS, ids=lambda norm: norm.name)
-def bench_instance_norm_act(benchmark, rows, bench_device, bench_batch, with_compile, norm, dtype):
-    shape = norm.shape(bench_batch)
+def bench_instance_norm_act(
+    benchmark, rows, bench_device, bench_size, bench_batch, with_compile, norm, dtype
+):
+    shape = norm.shape(bench_batch, bench_size)
 
     def operands():
         def image():

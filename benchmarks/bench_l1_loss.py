@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import shapes
 import torch
@@ -13,19 +15,18 @@ from cyclegan_fast.ops import l1_loss
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def bench_l1_loss(benchmark, rows, bench_device, bench_batch, with_compile, dtype):
-    channels, side = shapes.IMAGE
-    shape = (bench_batch, channels, side, side)
+def bench_l1_loss(benchmark, rows, bench_device, bench_size, bench_batch, with_compile, dtype):
+    shape = shapes.HEAD.shape(bench_batch, bench_size)
 
     def operands():
         a, b = torch.randn(2, *shape, device=bench_device).to(dtype)
         return a.requires_grad_(), b
 
-    image = bench_batch * channels * side**2 * dtype.itemsize
+    image = math.prod(shape) * dtype.itemsize
     measure(
         benchmark,
         rows,
-        name=f"image {list(shape)} {str(dtype).removeprefix('torch.')}",
+        name=f"head {list(shape)} {str(dtype).removeprefix('torch.')}",
         ours=l1_loss,
         eager=lambda a, b: F.l1_loss(a.float(), b.float()),
         operands=operands,

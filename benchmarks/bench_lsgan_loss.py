@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import shapes
 import torch
@@ -13,15 +15,14 @@ from cyclegan_fast.ops import lsgan_loss
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def bench_lsgan_loss(benchmark, rows, bench_device, bench_batch, with_compile, dtype):
-    channels, side = shapes.PATCH_LOGITS
-    shape = (bench_batch, channels, side, side)
+def bench_lsgan_loss(benchmark, rows, bench_device, bench_size, bench_batch, with_compile, dtype):
+    shape = shapes.LOGITS.shape(bench_batch, bench_size)
     label = torch.ones((), device=bench_device)
 
     def operands():
         return (torch.randn(shape, device=bench_device).to(dtype).requires_grad_(),)
 
-    logits = bench_batch * channels * side**2 * dtype.itemsize
+    logits = math.prod(shape) * dtype.itemsize
     measure(
         benchmark,
         rows,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""reflect_pad2d of the input image, channels_last. Bytes: read one side, write the other."""
+"""reflect_pad2d of the networks' pads, channels_last. Bytes: read one side, write the other."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from cyclegan_fast.ops import reflect_pad2d, reflect_pad2d_reference
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def bench_reflect_pad2d(benchmark, rows, bench_device, bench_batch, with_compile, dtype):
-    channels, side = shapes.IMAGE
-    shape = (bench_batch, channels, side, side)
+@pytest.mark.parametrize("layer", shapes.PADS, ids=lambda layer: layer.name)
+def bench_reflect_pad2d(
+    benchmark, rows, bench_device, bench_size, bench_batch, with_compile, layer, dtype
+):
+    shape = n, c, h, w = layer.shape(bench_batch, bench_size)
+    pad = layer.pad
 
     def operands():
         x = torch.randn(shape, device=bench_device).to(dtype)
         return (x.contiguous(memory_format=torch.channels_last).requires_grad_(),)
 
-    moved = bench_batch * channels * (side**2 + (side + 6) ** 2) * dtype.itemsize
+    moved = n * c * (h * w + (h + 2 * pad) * (w + 2 * pad)) * dtype.itemsize
     measure(
         benchmark,
         rows,
-        name=f"image {list(shape)} {str(dtype).removeprefix('torch.')}",
-        ours=lambda x: reflect_pad2d(x, 3),
-        eager=lambda x: reflect_pad2d_reference(x, 3),
+        name=f"{layer.name} {list(shape)} {str(dtype).removeprefix('torch.')}",
+        ours=lambda x: reflect_pad2d(x, pad),
+        eager=lambda x: reflect_pad2d_reference(x, pad),
         operands=operands,
         moved_bytes=(moved, 2 * moved),
         device=bench_device,

@@ -10,20 +10,21 @@ figure. A result is a dict of plain values; `write` adds machine, versions, comm
 from __future__ import annotations
 
 import json
-import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from records import RESULTS, commit, first_line, open_record, run
 
 import cyclegan_fast
 
-RESULTS = Path(__file__).resolve().parent / "results"
+__all__ = ["RESULTS", "commit", "first_line"]  # of records.py, for the benchmarks
 
 
 def seconds(function: Callable[[], object], calls: int, device: str) -> float:
@@ -106,6 +107,14 @@ def rotating(function: Callable[..., object], operands: Sequence[Sequence], devi
     return graph.replay, len(operands)
 
 
+def copy_gb_per_s(device: str) -> float:
+    """What a plain copy of memory, far larger than any cache, reaches now: read and written."""
+    size = 2**28 if device == "cuda" else 2**26
+    source, target = (torch.zeros(size, dtype=torch.uint8, device=device) for _ in range(2))
+    times = interleaved({"copy": lambda: target.copy_(source)}, device, rounds=5, calls=4)
+    return round(2 * size / times["copy"]["median"] / 1e9, 1)
+
+
 def machine(device: str) -> dict[str, object]:
     """Everything that a figure depends on: processor or GPU, versions, commit, threads."""
     facts: dict[str, object] = {
@@ -136,22 +145,6 @@ def machine(device: str) -> dict[str, object]:
     return facts
 
 
-def commit() -> str:
-    """The checkout's commit, "+dirty" with changes; without git, CYCLEGAN_FAST_COMMIT.
-
-    Records do not count as changes: one benchmark writes what the next one finds.
-    """
-    root = Path(__file__).resolve().parent.parent
-    try:
-        head = _run(["git", "-C", str(root), "rev-parse", "HEAD"])
-        status = ["status", "--porcelain", "--untracked-files=no"]
-        paths = ["--", ".", ":(exclude)benchmarks/results"]
-        changes = _run(["git", "-C", str(root), *status, *paths])
-    except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("CYCLEGAN_FAST_COMMIT", "unknown")
-    return head + ("+dirty" if changes else "")
-
-
 def processor() -> str:
     """The processor's model name."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -163,13 +156,9 @@ def processor() -> str:
 def _driver() -> str | None:
     try:
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        return _run(query).splitlines()[0]
+        return run(query).splitlines()[0]
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _run(command: list[str]) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def file_for(device: str) -> Path:
@@ -193,10 +182,39 @@ def write(section: str, device: str, rows: object, path: Path | None = None) -> 
         The file written.
     """
     path = path or file_for(device)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = json.loads(path.read_text()) if path.exists() else {}
-    content[section] = {"machine": machine(device), "rows": rows}
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    partial.replace(path)
+    with open_record(path) as content:
+        content[section] = {"machine": machine(device), "rows": rows}
     return path
+
+
+def merge(section: str, device: str, rows: list[dict], *, key: str) -> Path:
+    """Put rows into a section of the device's result file, beside those of the same commit.
+
+    A section tells of one commit: with the first row of another one it begins anew.
+
+    Args:
+        section: e.g. "step 256 batch 1".
+        device: "cpu" or "cuda".
+        rows: JSON-serialisable results.
+        key: what tells rows apart; a row replaces an earlier one that has the same value there.
+
+    Returns:
+        The file written.
+    """
+    path, facts = file_for(device), machine(device)
+    same = ("commit", "torch", "triton", "processor", "gpu", "driver")
+    with open_record(path) as content:
+        before = content.get(section)
+        if before and all(before["machine"].get(name) == facts.get(name) for name in same):
+            replaced = {row[key] for row in rows}
+            rows = [row for row in before["rows"] if row.get(key) not in replaced] + rows
+        content[section] = {"machine": facts, "rows": rows}
+    return path
+
+
+if __name__ == "__main__":  # for gpu_report.py, which runs without PyTorch itself
+    where = sys.argv[1]
+    facts = {"machine": machine(where), "file": file_for(where).name, "capability": None}
+    if where == "cuda":
+        facts["capability"] = ".".join(map(str, torch.cuda.get_device_capability(0)))
+    json.dump(facts, sys.stdout)

@@ -63,7 +63,9 @@ class Tables:
             self._unwritten += 1
             return table
         if self._eager is None or values != self._eager_values:
-            memory = torch.tensor(values, dtype=torch.int64, device=device)
+            # Pinned: from pageable memory the host would wait for the device, every plain step.
+            host = torch.tensor(values, dtype=torch.int64, pin_memory=device.type == "cuda")
+            memory = host.to(device, non_blocking=True)
             self._eager = Table(memory, len(sizes), len(programs), aligned)
             self._eager_values = values
         return self._eager

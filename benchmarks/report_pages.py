@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: MIT
+"""Writes <gpu>.md and <gpu>.png from <gpu>.json: everything that was measured, nothing by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from tables import device_words, step_table
+
+SECTION = re.compile(r"(?P<op>[a-z0-9_]+) (?P<size>\d+) batch (?P<batch>\d+)$")
+
+
+def write(record: Path) -> list[Path]:
+    """Write both pages beside the record; return those that were written.
+
+    The drawing is left out where there is no matplotlib.
+    """
+    content = json.loads(record.read_text())
+    page = record.with_suffix(".md")
+    _whole(page, markdown(record.stem, content).encode())
+    written = [page]
+    drawing = draw(content)
+    if drawing is not None:
+        _whole(record.with_suffix(".png"), drawing)
+        written.append(record.with_suffix(".png"))
+    return written
+
+
+def _whole(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+def markdown(name: str, content: dict[str, Any]) -> str:
+    """Return the page of a record."""
+    parts = [f"# {name}", f"Made from {name}.json by benchmarks/report_pages.py."]
+    if any(section.startswith(("step ", "train ")) for section in content):
+        parts.append(f"![Iterations and ops]({name}.png)")
+    for section, record in sorted(content.items()):
+        if section.startswith("step "):
+            parts.append(step_table(section, record))
+        elif section.startswith("train "):
+            parts.append(_train(section, record))
+    for section, record in _ops(content):
+        parts.append(_op_table(section, record))
+    if "report" in content:
+        parts.append(_units(content["report"]["units"]))
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def _train(section: str, record: dict[str, Any]) -> str:
+    row = record["rows"]
+    return (
+        f"## Training, {section.removeprefix('train ')}\n\n"
+        f"{row['iterations_per_s']} iterations/s over {row['steps']} steps in {row['seconds']} s, "
+        f"reading, samples and saves included ({row['precision']}, CUDA graph: {row['graph']}); "
+        f"{device_words(record['machine'])}.\n\n![Samples]({row['sheet']})"
+    )
+
+
+def _ops(content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Sections of ops, by op, size and batch as numbers."""
+    found = [(match, record) for s, record in content.items() if (match := SECTION.match(s))]
+    found = [(m, record) for m, record in found if m["op"] not in ("step", "train", "profile")]
+    found.sort(key=lambda item: (item[0]["op"], int(item[0]["size"]), int(item[0]["batch"])))
+    return [(match.string, record) for match, record in found]
+
+
+def _op_table(section: str, record: dict[str, Any]) -> str:
+    rows = record["rows"]
+    names = sorted({name for row in rows for name in row["microseconds"]}, key=_rank)
+    lines = [
+        f"## {section}",
+        "",
+        f"Microseconds; {device_words(record['machine'])}.",
+        "",
+        f"| | {' | '.join(names)} | bytes | GB/s | share of copy | cache |",
+        f"| --- |{' ---: |' * (len(names) + 3)} --- |",
+    ]
+    for row in rows:
+        times = " | ".join(str(row["microseconds"].get(name, "-")) for name in names)
+        share = row.get("share_of_copy", round(1 / row["x_copy"], 3) if row["x_copy"] else "-")
+        lines.append(
+            f"| {row['case']}, {row['direction']} | {times} | {row['bytes']} | {row['gb_per_s']} | "
+            f"{share} | {row.get('cache', '-')} |"
+        )
+    return "\n".join(lines)
+
+
+def _rank(name: str) -> tuple[int, str]:
+    order = ("ours", "copy")
+    return (next((i for i, part in enumerate(order) if name.startswith(part)), 9), name)
+
+
+def _units(units: dict[str, Any]) -> str:
+    lines = ["## What was run", "", "| | | s | commit |", "| --- | --- | ---: | --- |"]
+    errors = []
+    for name, entry in sorted(units.items()):
+        told = entry["status"]
+        if tests := entry.get("tests"):
+            told += f": {tests['passed']} passed, {tests['failed']} failed"
+            told += f", {tests['skipped']} skipped" if tests["skipped"] else ""
+        lines.append(f"| {name} | {told} | {entry['seconds']:.0f} | {entry['commit'][:12]} |")
+        if entry["status"] == "failed":
+            failures = "\n".join(entry.get("tests", {}).get("failures", []))
+            errors.append(f"### {name}\n\n```\n{failures or entry['error'][-1000:]}\n```")
+    return "\n\n".join(["\n".join(lines), *errors])
+
+
+def draw(content: dict[str, Any]) -> bytes | None:
+    """Return the drawing as PNG; None without matplotlib, or where nothing was measured."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: F401
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    import io
+
+    steps = {s: r["rows"] for s, r in sorted(content.items()) if s.startswith("step ")}
+    ops = [
+        (f"{row['case']}, {row['direction']}", 1 / row["x_copy"])
+        for section, record in _ops(content)
+        if re.search(r" (256|32) batch 1$", section)
+        for row in record["rows"]
+        if row["x_copy"]
+    ]
+    panels = [*steps.items()] + ([("ops", ops)] if ops else [])
+    if not panels:
+        return None
+    heights = [max(len(rows), 3) for _, rows in panels]
+    figure = Figure(figsize=(11, 1.5 + 0.28 * sum(heights)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for (title, rows), axis in zip(panels, axes, strict=True):
+        if title == "ops":
+            _bars(axis, rows, "Share of a copy of the same bytes, batch 1", "{:.2f}")
+            axis.axvline(1.0, color="black", linewidth=0.8)
+        else:
+            times = [(row["contender"], row["milliseconds"]["median"]) for row in rows]
+            _bars(axis, times, f"One iteration: {title.removeprefix('step ')} (ms)", "{:.2f}")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
+    return drawn.getvalue()
+
+
+def _bars(axis: Any, rows: list[tuple[str, float]], title: str, form: str) -> None:
+    """Horizontal bars, ours in another colour, each with its figure."""
+    names, values = [name for name, _ in rows], [value for _, value in rows]
+    colours = ["tab:orange" if name.startswith("ours") else "tab:blue" for name in names]
+    bars = axis.barh(range(len(names)), values, color=colours)
+    axis.set_yticks(range(len(names)), names, fontsize=7)
+    axis.invert_yaxis()
+    axis.bar_label(bars, labels=[form.format(value) for value in values], fontsize=7, padding=2)
+    axis.set_title(title, fontsize=9, loc="left")
+    axis.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""The GPU report's bookkeeping: what fails, is cut short, is begun again; its record and pages."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import gpu_report  # noqa: E402
+import records  # noqa: E402
+import report_pages  # noqa: E402
+from report_run import Runner  # noqa: E402
+from report_units import PARTS, Unit  # noqa: E402
+
+GOOD = "print('done')"
+BAD = "raise ValueError('the reason')"
+SLOW = "import time; time.sleep(60)"
+
+
+@pytest.fixture
+def report(tmp_path):
+    return make(tmp_path / "gpu.json")
+
+
+def make(path: Path, tree: str = "tree") -> gpu_report.Report:
+    return gpu_report.Report(path, Runner([sys.executable], {}), tree, {"gpu": "none"})
+
+
+def unit(name: str, code: str, **options) -> Unit:
+    return Unit("ops", name, ["-c", code], least=0.5, **options)
+
+
+def run(report: gpu_report.Report, units: list[Unit], seconds: float = 30, again: bool = False):
+    report.run(units, time.monotonic() + seconds, seconds, again=again)
+    content = json.loads(report.path.read_text())["report"]["units"]
+    return {name.removeprefix("ops: "): entry for name, entry in content.items()}
+
+
+def test_a_unit_that_fails_keeps_its_reason_and_the_rest_goes_on(report):
+    entries = run(report, [unit("a", GOOD), unit("b", BAD), unit("c", GOOD)])
+    assert [entries[name]["status"] for name in "abc"] == ["passed", "failed", "passed"]
+    assert "the reason" in entries["b"]["error"]
+    assert report.status() == gpu_report.FAILED
+    assert all({"commit", "tree", "date", "seconds"} <= set(entry) for entry in entries.values())
+
+
+def test_what_is_cut_short_is_stopped_and_told_as_left(report):
+    began = time.monotonic()
+    entries = run(report, [unit("a", GOOD), unit("b", SLOW), unit("c", GOOD)], seconds=3)
+    assert time.monotonic() - began < 20
+    assert set(entries) == {"a", "b"} and entries["a"]["status"] == "passed"
+    assert entries["b"]["status"] in ("cut short", "failed")
+    assert report.status() in (gpu_report.LEFT, gpu_report.FAILED)
+
+
+def test_a_unit_that_fits_no_part_fails(report):
+    entries = run(report, [unit("a", SLOW)], seconds=1.5)
+    assert entries["a"]["status"] == "failed"
+    assert "longer than a part may" in entries["a"]["error"]
+
+
+def test_a_restart_does_what_is_left_first_and_then_what_failed(report, tmp_path, capsys):
+    log = tmp_path / "log"
+    note = f"open({str(log)!r}, 'a').write({{!r}}); "
+    units = [unit(name, note.format(name) + GOOD) for name in "abc"]
+    units.insert(1, unit("x", note.format("x") + BAD))
+    run(report, units[:2])
+    again = make(report.path)
+    run(again, units)
+    assert log.read_text() == "ax" + "bcx"
+    assert "1 of 4 units were done before" in capsys.readouterr().out
+    run(make(report.path), units[2:], again=True)
+    assert log.read_text() == "ax" + "bcx" + "bc"
+    run(make(report.path, tree="other sources"), units[:1])
+    assert log.read_text() == "ax" + "bcx" + "bc" + "a"
+
+
+def test_a_tool_that_is_missing_is_said_to_be(report):
+    entries = run(report, [unit("a", GOOD, tool=None)])
+    assert entries["a"]["status"] == "not found" and report.status() == 0
+
+
+def test_tests_are_counted(report, tmp_path):
+    file = tmp_path / "test_small.py"
+    file.write_text(
+        "import pytest\n"
+        "@pytest.mark.parametrize('x', [1, 2])\n"
+        "def test_good(x): pass\n"
+        "def test_bad(): assert False, 'no'\n"
+        "def test_skipped(): pytest.skip('not here')\n"
+    )
+    options = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    (entry,) = run(report, [Unit("ops", "a", [*options, str(file)], tests=True)]).values()
+    tests = entry["tests"]
+    assert (tests["passed"], tests["failed"], tests["skipped"]) == (2, 1, 1)
+    assert tests["functions"] == ["test_bad", "test_good"]
+    assert tests["failures"][0].startswith("test_bad: ")
+    none = Unit("ops", "b", [*options, str(file), "-k", "nothing"], tests=True)
+    assert run(report, [none])["b"]["status"] == "no tests"
+
+
+def test_a_record_is_changed_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "record.json"
+    with records.open_record(path) as content:
+        content["kept"] = 1
+    with pytest.raises(KeyboardInterrupt), records.open_record(path) as content:
+        content["lost"] = 2
+        raise KeyboardInterrupt
+    assert json.loads(path.read_text()) == {"kept": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("record", sorted((ROOT / "benchmarks" / "results").glob("*-*.json")))
+def test_pages_of_a_record_hold_its_figures(record, tmp_path):
+    copy = tmp_path / record.name
+    copy.write_text(record.read_text())
+    page, drawing = report_pages.write(copy)
+    text, content = page.read_text(), json.loads(record.read_text())
+    for section, entry in content.items():
+        if section.startswith("step "):
+            for row in entry["rows"]:
+                assert row["contender"] in text
+                assert f"{row['milliseconds']['median']:.2f}" in text
+    for section, _ in report_pages._ops(content):
+        assert f"## {section}\n" in text
+    assert drawing.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_page_says_what_failed(report):
+    run(report, [unit("a", BAD)])
+    (page,) = report_pages.write(report.path)
+    assert "### ops: a" in page.read_text() and "the reason" in page.read_text()
+
+
+def test_parts_and_commit_of_a_tree_without_git(tmp_path, monkeypatch):
+    assert PARTS == ("tests", "step", "ops", "train")
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setenv(records.COMMIT_VARIABLE, "abc")
+    assert records.commit() == "abc"

@@ -8,7 +8,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from numerics import assert_within_budget
+from numerics import EPS, assert_within_budget
 
 from cyclegan_fast import backend
 from cyclegan_fast.errors import BackendUnavailableError
@@ -219,7 +219,10 @@ def test_under_autocast_it_is_torchs_convolution(half, device, each_backend):
     assert torch.equal(y, expected)
     for ours, theirs in zip(gradients, torch.autograd.grad(expected, rounded, grad), strict=True):
         assert ours.dtype == torch.float32
-        assert torch.equal(ours, theirs.float())
+        # PyTorch's own padding works in float32 under the CPU's autocast.
+        near = 4 * EPS[half] if each_backend == "reference" else 0.0
+        largest = theirs.float().abs().max().item()
+        torch.testing.assert_close(ours, theirs.float(), rtol=0, atol=near * largest)
 
 
 def test_under_autocast_float64_stays(device):

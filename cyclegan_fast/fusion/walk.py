@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,24 +23,37 @@ from cyclegan_fast.fusion.steps import (
     Ref,
     Step,
 )
-from cyclegan_fast.ops import instance_norm_act, instance_norm_act_reference, reflect_pad2d
+from cyclegan_fast.ops import (
+    instance_norm_act,
+    instance_norm_act_reference,
+    reflect_conv2d,
+    reflect_pad2d,
+)
 from cyclegan_fast.ops.instance_norm_act import instance_norm_act_and_interior
 
 Modules = Mapping[str, nn.Module]
 
 
-def walk(plan: Plan, modules: Modules, tensors: tuple[Tensor, ...]) -> Any:
+def walk(
+    plan: Plan, modules: Modules, tensors: tuple[Tensor, ...], *, before_tanh: bool = False
+) -> Any:
     """Compute a network's result from its plan.
 
     Args:
         plan: the plan.
         modules: the network's modules by path, see guard.bind.
         tensors: the tensor arguments, in order.
+        before_tanh: leave out the tanh of the last convolution; the plan must `ends_in_tanh`.
+
+    Raises:
+        ValueError: before_tanh, of a plan that does not end in one.
 
     Returns:
         What the network's own forward returns. Where inputs were converted to channels_last, 4-D
         results are contiguous again, as they would have been without the plan.
     """
+    if before_tanh:
+        plan = without_tanh(plan)
     registers: list[Any] = [None] * plan.registers
     converted = False
     for register, tensor in zip(plan.inputs, tensors, strict=True):
@@ -58,6 +72,24 @@ def walk(plan: Plan, modules: Modules, tensors: tuple[Tensor, ...]) -> Any:
             registers[register] = None
     output = fill(plan.output, registers)
     return _contiguous(output) if converted else output
+
+
+def ends_in_tanh(plan: Plan) -> bool:
+    """Whether the result is that of a convolution whose step takes the tanh as well."""
+    last = plan.steps[-1] if plan.steps else None
+    return isinstance(last, ConvStep) and last.act == "tanh" and plan.output == Ref(last.output)
+
+
+def without_tanh(plan: Plan) -> Plan:
+    """Return the plan up to the tanh that it ends in.
+
+    Raises:
+        ValueError: it does not end in one.
+    """
+    if not ends_in_tanh(plan):
+        raise ValueError("without_tanh: plan must end in a convolution with a tanh")
+    *steps, last = plan.steps
+    return dataclasses.replace(plan, steps=(*steps, dataclasses.replace(last, act="none")))  # type: ignore[call-arg]
 
 
 def run(step: Step, modules: Modules, registers: list[Any]) -> Any:
@@ -151,6 +183,15 @@ def _convolution(step: ConvStep, module: Any, x: Tensor) -> Tensor:
         return module(x)  # a forward of its own, as a parametrized weight has
     weight = half_weights.read(module.weight)
     bias = half_weights.read(module.bias) if step.use_bias else None
+    if step.served:
+        options: dict[str, Any] = {
+            "padding": step.pad,
+            "stride": module.stride[0],
+            "act": step.act,
+        }
+        if x.dim() == 3:  # torch.nn takes an image without a batch
+            return reflect_conv2d(x[None], weight, bias, **options)[0]
+        return reflect_conv2d(x, weight, bias, **options)
     if module.transposed:
         return F.conv_transpose2d(
             x,

@@ -303,8 +303,8 @@ def big_tiles() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(instance_norm_act, "ELEMENTS", 1 << 16)
         patch.setattr(reflect_pad2d, "ELEMENTS", 1 << 16)
-        huge = reflect_conv2d.Tiles(1 << 10, 1 << 7, 1 << 7)
-        patch.setattr(reflect_conv2d, "TILES", {2: huge, 4: huge})
+        huge = reflect_conv2d.Tiles(1 << 10, 1 << 7, 1 << 7, 8, 1)
+        patch.setattr(reflect_conv2d, "TILES", dict.fromkeys(reflect_conv2d.TILES, huge))
         patch.setattr(_triton_loss, "BLOCK", 1 << 14)
         patch.setattr(generator_loss, "BLOCK", 1 << 14)
         yield

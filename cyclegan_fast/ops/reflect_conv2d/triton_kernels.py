@@ -27,10 +27,18 @@ class Tiles(NamedTuple):
     pixels: int  # of a result that is an image
     channels: int  # of a result
     inner: int  # of what is summed over
+    warps: int
+    stages: int  # of loads that are under way
 
 
-# By an element's bytes. Of float32 larger ones spill, and none of these does on sm_80 to sm_120.
-TILES = {2: Tiles(128, 64, 64), 4: Tiles(64, 64, 32)}
+# By an element's bytes and whether channels lie side by side, for if not, offsets take the registers
+# that larger tiles would; those of float32 are taken by its products. On sm_80 to sm_120 none spills.
+TILES = {
+    (2, True): Tiles(128, 64, 64, 8, 3),
+    (2, False): Tiles(64, 64, 32, 4, 3),
+    (4, True): Tiles(64, 64, 32, 8, 2),
+    (4, False): Tiles(64, 64, 32, 8, 2),
+}
 LEAST = 16  # tl.dot's smallest side
 TILE_WIDTH = 16  # pixels side by side in a tile of backward, if the image has as many
 PROGRAMS = 512  # wanted of the weight's gradient: a few for each of 132 multiprocessors
@@ -49,7 +57,7 @@ def reflect_conv2d_fwd(
 ) -> None:
     """Write the convolution of x, padded by reflection, into y, dense in the layout of x."""
     _check_pixels(x, y)
-    tiles = TILES[x.element_size()]
+    tiles = _tiles(x)
     (n, channels, _, _), (_, out_channels, out_height, out_width) = x.shape, y.shape
     block_p = min(tiles.pixels, _side(out_height * out_width))
     block_o = min(tiles.channels, _side(out_channels))
@@ -72,6 +80,8 @@ def reflect_conv2d_fwd(
             BLOCK_P=block_p,
             BLOCK_O=block_o,
             BLOCK_C=min(tiles.inner, _side(channels)),
+            num_warps=tiles.warps,
+            num_stages=tiles.stages,
         )
 
 
@@ -110,14 +120,13 @@ def reflect_conv2d_workspace(
 ) -> int:
     """Return the float32 elements that backward needs for partial sums."""
     elements = weight_shape.numel() + weight_shape[0]
-    # The 4-byte tiles are the smaller ones, so there are as many splits of them at least.
-    return elements * max(_cover(out_shape, weight_shape, size)[1] for size in TILES)
+    return elements * max(_cover(out_shape, weight_shape, tiles)[1] for tiles in TILES.values())
 
 
 def _gradient_of_x(
     grad_y: Tensor, y: Tensor, weight: Tensor, grad_x: Tensor, options: dict[str, object]
 ) -> None:
-    tiles = TILES[grad_x.element_size()]
+    tiles = _tiles(grad_x)
     n, channels, height, width = grad_x.shape
     block_w = min(TILE_WIDTH, _triton.power_of_two(width))
     block_h = min(tiles.pixels // block_w, _triton.power_of_two(height))
@@ -132,6 +141,8 @@ def _gradient_of_x(
         *_sizes(grad_x, grad_y),
         *_strides(grad_x, grad_y, weight),
         **options,
+        num_warps=tiles.warps,
+        num_stages=tiles.stages,
         BLOCK_H=block_h,
         BLOCK_W=block_w,
         BLOCK_C=block_c,
@@ -149,8 +160,8 @@ def _gradient_of_weight(
     workspace: Tensor,
     options: dict[str, object],
 ) -> None:
-    tiles = TILES[x.element_size()]
-    chunk, splits = _cover(grad_y.shape, weight.shape, x.element_size())
+    tiles = _tiles(x)
+    chunk, splits = _cover(grad_y.shape, weight.shape, tiles)
     block_o = min(tiles.channels, _side(grad_y.shape[1]))
     block_c = min(tiles.channels, _side(x.shape[1]))
     programs = splits * triton.cdiv(grad_y.shape[1], block_o)
@@ -168,6 +179,8 @@ def _gradient_of_weight(
         WEIGHT=grad_weight is not None,
         BIAS=grad_bias is not None,
         **options,
+        num_warps=tiles.warps,
+        num_stages=tiles.stages,
         BLOCK_P=tiles.inner,
         BLOCK_O=block_o,
         BLOCK_C=block_c,
@@ -183,9 +196,8 @@ def _gradient_of_weight(
     )
 
 
-def _cover(out_shape: torch.Size, weight_shape: torch.Size, itemsize: int) -> tuple[int, int]:
+def _cover(out_shape: torch.Size, weight_shape: torch.Size, tiles: Tiles) -> tuple[int, int]:
     """Return how many pixels a split of the weight's gradient adds up, and the number of splits."""
-    tiles = TILES[itemsize]
     n, out_channels, out_height, out_width = out_shape
     _, channels, *kernel = weight_shape
     programs = kernel[0] * kernel[1]
@@ -196,7 +208,12 @@ def _cover(out_shape: torch.Size, weight_shape: torch.Size, itemsize: int) -> tu
     return each * tiles.inner, triton.cdiv(blocks, each)
 
 
+def _tiles(x: Tensor) -> Tiles:
+    return TILES[x.element_size(), _triton.is_channels_last(x)]
+
+
 def _side(n: int) -> int:
+    """Return the side of a tile that covers n, as far as tl.dot takes it."""
     return max(LEAST, _triton.power_of_two(n))
 
 

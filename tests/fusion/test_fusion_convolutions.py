@@ -73,7 +73,7 @@ class WritesWhatWasPadded(nn.Module):
 
 
 def _conv(*args, **kwargs):
-    return nn.Sequential(nn.Conv2d(*args, **kwargs), nn.InstanceNorm2d(4))
+    return nn.Sequential(nn.Conv2d(*args, **kwargs), nn.InstanceNorm2d(args[1]))
 
 
 NETWORKS = {

@@ -39,6 +39,9 @@ TILES = {
     (4, True): Tiles(64, 64, 32, 8, 2),
     (4, False): Tiles(64, 64, 32, 8, 2),
 }
+# Of a thread, all there are: without a word ptxas aims at more blocks a multiprocessor, and spills a
+# few values for that (8 to 24 bytes, Triton 3.8's ptxas).
+REGISTERS = 255
 LEAST = 16  # tl.dot's smallest side
 TILE_WIDTH = 16  # pixels side by side in a tile of backward, if the image has as many
 PROGRAMS = 512  # wanted of the weight's gradient: a few for each of 132 multiprocessors
@@ -82,6 +85,7 @@ def reflect_conv2d_fwd(
             BLOCK_C=min(tiles.inner, _side(channels)),
             num_warps=tiles.warps,
             num_stages=tiles.stages,
+            maxnreg=REGISTERS,
         )
 
 
@@ -143,6 +147,7 @@ def _gradient_of_x(
         **options,
         num_warps=tiles.warps,
         num_stages=tiles.stages,
+        maxnreg=REGISTERS,
         BLOCK_H=block_h,
         BLOCK_W=block_w,
         BLOCK_C=block_c,
@@ -181,6 +186,7 @@ def _gradient_of_weight(
         **options,
         num_warps=tiles.warps,
         num_stages=tiles.stages,
+        maxnreg=REGISTERS,
         BLOCK_P=tiles.inner,
         BLOCK_O=block_o,
         BLOCK_C=block_c,

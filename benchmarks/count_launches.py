@@ -98,9 +98,15 @@ class Counter(TorchDispatchMode):
         """Run the operation, and note it."""
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
-        compute = _uncomputed if name.startswith("convolution") else lambda f, *a, **k: f(*a, **k)
+        compute = _uncomputed if "conv" in name else lambda f, *a, **k: f(*a, **k)
         result = compute(func, *args, **kwargs)
-        if func.namespace == "cyclegan_fast":
+        if func.namespace == "cyclegan_fast" and name.startswith("reflect_conv2d"):
+            # One operation to the dispatcher, which does not see what is called inside.
+            forward = name == "reflect_conv2d"
+            counted = _reflect_conv2d if forward else _reflect_conv2d_backward
+            for group, part, moved in counted(args, result):
+                self.groups[group].add(part, 1, moved)
+        elif func.namespace == "cyclegan_fast":
             launches = 2 if name in TWO_STAGES else 1
             group = next((group for part, group in OURS.items() if part in name), "pads")
             moved = _bytes(args, kwargs, result) + _read_again(name, args, result)
@@ -131,6 +137,46 @@ def _read_again(name: str, args, result) -> int:
         again = [kept] if kept.numel() else [g for g in (grad_y, grad_skip) if g is not None]
         return _size(x) + sum(map(_size, again))
     return 0
+
+
+def _reflect_conv2d(args, result) -> Iterator[tuple[str, str, int]]:
+    """What the library path launches; Triton's one kernel reads and writes the same, unpadded."""
+    x, weight, bias, padding, _stride, act, _channels_last, backend_name = args
+    padded = _padded_size(x, padding)
+    if padding and backend_name == "native":
+        yield "pads", "reflect_conv2d pad", _size(x) + padded
+    read = padded if backend_name == "native" else _size(x)
+    biased = 0 if bias is None else _size(bias)
+    yield "convolutions", "fprop", read + _size(weight) + biased + _size(result)
+    if act == "tanh" and backend_name == "native":
+        yield "other", "tanh", 2 * _size(result)
+
+
+def _reflect_conv2d_backward(args, result) -> Iterator[tuple[str, str, int]]:
+    grad_y, y, x, weight, padding, _stride, needs_x, needs_weight, needs_bias, backend_name = args
+    grad_x, grad_weight, grad_bias = result
+    native = backend_name == "native"
+    padded = _padded_size(x, padding) if native else _size(x)
+    if y is not None and native:
+        yield "other", "tanh_backward", 3 * _size(grad_y)
+    read = _size(grad_y) + (0 if y is None or native else _size(y))
+    if needs_x:
+        yield "convolutions", "dgrad", read + _size(weight) + padded
+        if padding and native:
+            yield "pads", "reflect_conv2d pad backward", padded + _size(grad_x)
+    if needs_weight:
+        if padding and native:
+            yield "pads", "reflect_conv2d pad again", _size(x) + padded
+        yield "convolutions", "wgrad", read + padded + _size(grad_weight)
+    if needs_bias and (native or not needs_weight):
+        yield "convolutions", "gradient of a bias", read + _size(grad_bias)
+    if not native and (needs_weight or needs_bias):
+        yield "convolutions", "sum of splits", _size(grad_weight) + _size(grad_bias)
+
+
+def _padded_size(x: Tensor, padding: int) -> int:
+    n, c, h, w = x.shape
+    return n * c * (h + 2 * padding) * (w + 2 * padding) * x.element_size()
 
 
 def _convolution_backward(args, result) -> Iterator[tuple[str, int]]:

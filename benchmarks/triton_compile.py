@@ -33,6 +33,8 @@ from cyclegan_fast.ops.generator_loss import triton_kernels as generator
 from cyclegan_fast.ops.instance_norm_act import triton_kernels as norm
 from cyclegan_fast.ops.l1_loss import triton_kernels as l1
 from cyclegan_fast.ops.lsgan_loss import triton_kernels as lsgan
+from cyclegan_fast.ops.reflect_conv2d import triton_kernels as conv
+from cyclegan_fast.ops.reflect_conv2d.table import FIRST_TENSOR_CORES
 from cyclegan_fast.ops.reflect_pad2d import triton_kernels as pad2d
 
 # Bytes of shared memory that a block may have (CUDA C++ Programming Guide, compute capabilities).
@@ -139,6 +141,8 @@ def compile_all(architecture: int) -> list[Compiled]:
                     names = str(dtype)[6:], str(layout)[6:], what
                     recorder.purpose = " ".join(name for name in names if name)
                     launch()
+                if architecture >= 10 * FIRST_TENSOR_CORES[0] and dtype != torch.float64:
+                    _convolutions(dtype, layout, recorder)
         for what, launch in _adam_launches():
             recorder.purpose = what
             launch()
@@ -203,6 +207,40 @@ def _generator_launches(x: Tensor) -> Iterator[tuple[str, Callable[[], None]]]:
                 options += ", identity" * (identity is not None)
                 yield options, partial(generator.generator_loss_fwd, *forward)
     yield "", partial(generator.generator_loss_bwd, one, *[x] * 12)
+
+
+def _convolutions(dtype: torch.dtype, layout: Any, recorder: _Recorder) -> None:
+    """Compile the convolutions, of float32 with TF32 too."""
+    allowed = torch.backends.cudnn.allow_tf32
+    try:
+        for tf32 in (False, True) if dtype == torch.float32 else (False,):
+            torch.backends.cudnn.allow_tf32 = tf32
+            for what, launch in _convolution_launches(dtype, layout, tf32):
+                names = str(dtype)[6:], str(layout)[6:], what
+                recorder.purpose = " ".join(names) + ", TF32" * tf32
+                launch()
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
+def _convolution_launches(
+    dtype: torch.dtype, layout: Any, wide_only: bool
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    # Channels in and out, kernel, padding, stride, with tanh: trunk, down, first and last layer.
+    cases = [(256, 256, 3, 0, 1, False), (64, 128, 3, 1, 2, False)]
+    cases += [] if wide_only else [(3, 64, 7, 3, 1, False), (64, 3, 7, 0, 1, True)]
+    for channels, out_channels, side, padding, stride, tanh in cases:
+        x = _image(dtype, layout, 1, channels, 64)
+        weight = _image(dtype, layout, out_channels, channels, side)
+        y = _image(dtype, layout, 1, out_channels, (64 + 2 * padding - side) // stride + 1)
+        bias = torch.empty(out_channels, dtype=dtype) if tanh else None
+        work = torch.empty(conv.reflect_conv2d_workspace(y.shape, weight.shape, "cuda"))
+        what = f"{channels} to {out_channels}, {side}x{side}, padding {padding}, stride {stride}"
+        forward = (x, weight, bias, padding, stride, tanh, y)
+        yield what, partial(conv.reflect_conv2d_fwd, *forward)
+        gradients = (x, weight, bias, work)
+        backward = (y, y if tanh else None, x, weight, padding, stride, *gradients)
+        yield what, partial(conv.reflect_conv2d_bwd, *backward)
 
 
 def _adam_launches() -> Iterator[tuple[str, Callable[[], None]]]:

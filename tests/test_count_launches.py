@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import least_bytes  # noqa: E402
 from count_launches import Counter  # noqa: E402
 
-from cyclegan_fast.ops import instance_norm_act  # noqa: E402
+from cyclegan_fast.ops import instance_norm_act, reflect_conv2d  # noqa: E402
 
 
 def test_a_small_network_by_hand():
@@ -41,6 +41,24 @@ def test_a_small_network_by_hand():
     assert ours.bytes == forward + backward
     assert dict(groups["fills"].names) == {"zeros_like": 1}
     assert set(groups) == {"convolutions", "norms", "fills"}
+
+
+def test_a_padded_convolution_by_hand():
+    x = torch.randn(1, 3, 8, 8, requires_grad=True)
+    weight, bias = torch.randn(4, 3, 3, 3, requires_grad=True), torch.randn(4, requires_grad=True)
+    with Counter() as counter:
+        y = reflect_conv2d(x, weight, bias, padding=1, act="tanh")  # of 3 x 10 x 10: 4 x 8 x 8
+        y.backward(torch.zeros_like(y))
+    convolutions, pads = counter.groups["convolutions"], counter.groups["pads"]
+    parts = {"fprop": 1, "dgrad": 1, "wgrad": 1, "gradient of a bias": 1}
+    assert dict(convolutions.names) == parts
+    assert sum(pads.names.values()) == 3  # forward, its adjoint, and again for wgrad
+    assert dict(counter.groups["other"].names) == {"tanh": 1, "tanh_backward": 1}
+    x_size, padded, w_size, y_size, b_size = (4 * n for n in (192, 300, 108, 256, 4))
+    forward, gradient = padded + w_size + b_size + y_size, y_size + b_size
+    assert convolutions.bytes == forward + 2 * (y_size + padded + w_size) + gradient
+    assert pads.bytes == 3 * (x_size + padded)
+    assert counter.groups["other"].bytes == 5 * y_size
 
 
 def test_an_expanded_tensor_counts_as_the_memory_that_it_has():

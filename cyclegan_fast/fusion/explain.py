@@ -92,8 +92,15 @@ def _is_pad(label: str) -> bool:
     return label.endswith("ReflectionPad2d") or label == "pad()"
 
 
-def _group(part: Part, step: NormStep | PadStep) -> str:
-    op = "instance_norm_act" if isinstance(step, NormStep) else "reflect_pad2d"
+_OPS = {
+    NormStep: "instance_norm_act",
+    PadStep: "reflect_pad2d",
+    ConvStep: "reflect_conv2d",
+}
+
+
+def _group(part: Part, step: NormStep | PadStep | ConvStep) -> str:
+    op = _OPS[type(step)]
     within = f" (in {part.path})" if part.path else ""
     return f"{op}: {' + '.join(step.members)}{within}"
 
@@ -118,9 +125,9 @@ def _unfused(parts: list[Part]) -> list[str]:
 
 def _ordinary(plans: list[Plan]) -> list[str]:
     lines = []
-    convolutions = [s for plan in plans for s in plan.steps if isinstance(s, ConvStep)]
-    if convolutions:
-        lines.append(f"{len(convolutions)} convolutions: PyTorch's own serve them")
+    others = sum(not step.served for step in _convolutions(plans))
+    if others:
+        lines.append(f"{others} convolutions: PyTorch's own serve them")
     entries = [entry for plan in plans for entry in plan.ordinary]
     lines += [f"{label}: {reason}" for label, reason in entries if reason]
     kinds = Counter(label.split()[-1] for label, reason in entries if not reason)
@@ -128,8 +135,18 @@ def _ordinary(plans: list[Plan]) -> list[str]:
     return lines
 
 
+def _convolutions(plans: list[Plan]) -> list[ConvStep]:
+    return [step for plan in plans for step in plan.steps if isinstance(step, ConvStep)]
+
+
 def _notes(plans: list[Plan]) -> list[str]:
     notes = []
+    alone = sum(step.served and not step.pad for step in _convolutions(plans))
+    if alone:
+        notes.append(
+            f"{alone} convolutions take an image as it comes, padded already or not at all: "
+            "reflect_conv2d serves them too"
+        )
     dead = sum(len(plan.dead_biases) for plan in plans)
     if dead:
         notes.append(

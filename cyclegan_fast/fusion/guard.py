@@ -21,11 +21,14 @@ from cyclegan_fast.fusion.steps import Guard
 
 # Attributes of torch.nn's layers that decide what is fused, or are copied into a step.
 _LAYER_ATTRIBUTES = (
+    "dilation",
     "eps",
+    "groups",
     "inplace",
     "negative_slope",
     "padding",
     "padding_mode",
+    "stride",
     "track_running_stats",
 )
 _MODULE_STATE = frozenset(nn.Module().__dict__) - {"training"}

@@ -69,6 +69,10 @@ class _Lowering:
         self._ordinary: list[tuple[str, str]] = []
         self._dead_biases: list[str] = []
         self._absorbed = self._affine_only()
+        for convolution in found.convolutions.values():
+            self._absorbed |= {
+                node for node in (convolution.pad_node, convolution.tanh) if node is not None
+            }
 
     def plan(self, memory_format: str) -> Plan:
         inputs: list[int] = []
@@ -154,16 +158,23 @@ class _Lowering:
 
     def _convolution(self, node: Node) -> None:
         module = recognise.layer(self._net, node)
+        served = self._found.convolutions.get(node)
         use_bias = module.bias is not None
         if use_bias and self._bias_is_dead(node, module):
             use_bias = False
             self._dead_biases.append(f"{node.target}.bias")
+        x, tanh = (node.all_input_nodes[0], None) if served is None else (served.x, served.tanh)
+        parts = (node,) if served is None else (served.pad_node, node, tanh)
         self._steps.append(
             ConvStep(
-                inputs=(self._registers[node.all_input_nodes[0]],),
-                output=self._register(node),
+                inputs=(self._registers[x],),
+                output=self._register(node if tanh is None else tanh),
                 module=str(node.target),
                 use_bias=use_bias,
+                served=served is not None,
+                pad=0 if served is None else served.pad,
+                act="none" if tanh is None else "tanh",
+                members=tuple(label(self._net, part) for part in parts if part is not None),
             )
         )
 
@@ -178,7 +189,7 @@ class _Lowering:
             and group.nodes[0] is reader
             and group.norm.x is node
             and type(module) in (nn.Conv2d, nn.ConvTranspose2d)  # a parametrized one is another
-            and module.padding_mode == "zeros"
+            and (module.padding_mode == "zeros" or node in self._found.convolutions)
         )
 
     def _module(self, node: Node) -> None:

@@ -58,17 +58,36 @@ class Group:
 
 
 @dataclass
+class Convolution:
+    """What one convolution that reflect_conv2d serves stands for.
+
+    Attributes:
+        x: the unpadded input.
+        pad: pixels mirrored on each side.
+        pad_node: the reflection pad before it that is part of it, if any.
+        tanh: the tanh after it that is part of it, if any.
+    """
+
+    x: Node
+    pad: int
+    pad_node: Node | None = None
+    tanh: Node | None = None
+
+
+@dataclass
 class Matches:
     """What was found in a graph.
 
     Attributes:
         groups: norm groups, by each of their nodes and by their pad's node.
         pads: reflection pads that stand alone.
+        convolutions: those that reflect_conv2d serves, by their node.
         ordinary: norms and pads that stay as they are, with the reason.
     """
 
     groups: dict[Node, Group] = field(default_factory=dict)
     pads: dict[Node, Pad] = field(default_factory=dict)
+    convolutions: dict[Node, Convolution] = field(default_factory=dict)
     ordinary: dict[Node, str] = field(default_factory=dict)
 
 
@@ -95,7 +114,32 @@ def match(net: nn.Module, graph: fx.Graph, aliases: Aliases) -> Matches:
             found.ordinary[node] = pad.reason
         elif pad is not None:
             found.pads[node] = pad
+    for node in graph.nodes:
+        convolution = _convolution(net, aliases, found, node)
+        if convolution is not None:
+            found.convolutions[node] = convolution
+            found.pads.pop(convolution.pad_node, None)  # type: ignore[arg-type]
     return found
+
+
+def _convolution(
+    net: nn.Module, aliases: Aliases, found: Matches, node: Node
+) -> Convolution | None:
+    module = recognise.convolution(net, node)
+    padding = recognise.served_padding(module)
+    if padding is None:
+        return None
+    x = node.all_input_nodes[0]
+    convolution = Convolution(x, padding)
+    pad = found.pads.get(x)
+    # The pad moves forward to the convolution: nobody may write in between to what it pads.
+    if padding == 0 and pad is not None and len(x.users) == 1:
+        if not _writes_after(aliases, pad.x, x):
+            convolution = Convolution(pad.x, pad.pad, x)
+    readers = list(node.users)
+    if len(readers) == 1 and recognise.is_tanh(net, readers[0]):
+        convolution.tanh = readers[0]
+    return convolution
 
 
 def _add_activation(net: nn.Module, aliases: Aliases, group: Group) -> None:

@@ -212,6 +212,28 @@ def convolution(net: nn.Module, node: Node) -> nn.Conv2d | nn.ConvTranspose2d | 
     return None
 
 
+def served_padding(module: nn.Module | None) -> int | None:
+    """Return the pixels that a convolution itself mirrors, if reflect_conv2d can serve it."""
+    if type(module) is not nn.Conv2d or module.groups != 1 or len(set(module.stride)) != 1:
+        return None
+    if set(module.dilation) != {1} or not isinstance(module.padding, tuple):
+        return None
+    if set(module.padding) == {0}:
+        return 0
+    equal = len(set(module.padding)) == 1
+    return module.padding[0] if equal and module.padding_mode == "reflect" else None
+
+
+def is_tanh(net: nn.Module, node: Node) -> bool:
+    """Whether the node is the tanh of one tensor: module, function or method."""
+    module = layer(net, node)
+    if module is not None:
+        return _only_tensor(node) is not None and is_plainly(module, nn.Tanh)
+    simple = (node.op, node.target)
+    known = (("call_function", torch.tanh), ("call_function", F.tanh), ("call_method", "tanh"))
+    return simple in known and _only_tensor(node) is not None
+
+
 def _only_tensor(node: Node) -> Node | None:
     if len(node.args) == 1 and not node.kwargs and isinstance(node.args[0], Node):
         return node.args[0]

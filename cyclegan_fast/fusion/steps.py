@@ -90,10 +90,19 @@ class ConvStep(Step):
     Attributes:
         module: path of the convolution.
         use_bias: False where an instance norm alone reads the result and takes a constant away.
+        served: reflect_conv2d computes it: a Conv2d without groups, dilation or zeros around the
+            image, and of one stride both ways. Only then may there be a pad or an activation.
+        pad: pixels mirrored on each side of its input.
+        act: "none" or "tanh".
+        members: what of the network it stands for, for people.
     """
 
     module: str
     use_bias: bool = True
+    served: bool = False
+    pad: int = 0
+    act: str = "none"
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,9 +195,14 @@ class Plan:
     ordinary: tuple[tuple[str, str], ...] = ()
 
     @property
-    def fused(self) -> tuple[NormStep | PadStep, ...]:
-        """The steps that one of the package's ops carries out."""
-        return tuple(step for step in self.steps if isinstance(step, NormStep | PadStep))
+    def fused(self) -> tuple[NormStep | PadStep | ConvStep, ...]:
+        """The steps that one of the package's ops carries out; not convolutions all alone."""
+        return tuple(
+            step
+            for step in self.steps
+            if isinstance(step, NormStep | PadStep)
+            or (isinstance(step, ConvStep) and (step.pad > 0 or step.act != "none"))
+        )
 
 
 def written(step: Step) -> tuple[int, ...]:

@@ -23,7 +23,12 @@ from cyclegan_fast.fusion.steps import (
     Ref,
     Step,
 )
-from cyclegan_fast.ops import instance_norm_act, instance_norm_act_reference, reflect_pad2d
+from cyclegan_fast.ops import (
+    instance_norm_act,
+    instance_norm_act_reference,
+    reflect_conv2d,
+    reflect_pad2d,
+)
 from cyclegan_fast.ops.instance_norm_act import instance_norm_act_and_interior
 
 Modules = Mapping[str, nn.Module]
@@ -63,15 +68,14 @@ def walk(plan: Plan, modules: Modules, tensors: tuple[Tensor, ...]) -> Any:
 
 def without_tanh(plan: Plan, modules: Modules) -> Plan | None:
     """Return the plan up to a tanh that makes the result alone, or None if it does not end so."""
-    last = plan.steps[-1]
-    if (
-        not isinstance(last, ModuleStep)
-        or plan.output != Ref(last.output)
-        or type(modules[last.module]) is not nn.Tanh
-        or last.reason
-    ):
+    *steps, last = plan.steps
+    if plan.output != Ref(last.output):
         return None
-    return dataclasses.replace(plan, steps=plan.steps[:-1], output=Ref(last.inputs[0]))
+    if isinstance(last, ConvStep) and last.act == "tanh":
+        return dataclasses.replace(plan, steps=(*steps, dataclasses.replace(last, act="none")))
+    if isinstance(last, ModuleStep) and type(modules[last.module]) is nn.Tanh and not last.reason:
+        return dataclasses.replace(plan, steps=tuple(steps), output=Ref(last.inputs[0]))
+    return None
 
 
 def run(step: Step, modules: Modules, registers: list[Any]) -> Any:
@@ -165,6 +169,15 @@ def _convolution(step: ConvStep, module: Any, x: Tensor) -> Tensor:
         return module(x)  # a forward of its own, as a parametrized weight has
     weight = half_weights.read(module.weight)
     bias = half_weights.read(module.bias) if step.use_bias else None
+    if step.served:
+        options: dict[str, Any] = {
+            "padding": step.pad,
+            "stride": module.stride[0],
+            "act": step.act,
+        }
+        if x.dim() == 3:  # torch.nn takes an image without a batch
+            return reflect_conv2d(x[None], weight, bias, **options)[0]
+        return reflect_conv2d(x, weight, bias, **options)
     if module.transposed:
         return F.conv_transpose2d(
             x,

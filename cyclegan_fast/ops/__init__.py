@@ -6,6 +6,7 @@ from cyclegan_fast.ops.generator_loss import generator_loss, generator_loss_refe
 from cyclegan_fast.ops.instance_norm_act import instance_norm_act, instance_norm_act_reference
 from cyclegan_fast.ops.l1_loss import l1_loss, l1_loss_reference
 from cyclegan_fast.ops.lsgan_loss import lsgan_loss, lsgan_loss_reference
+from cyclegan_fast.ops.reflect_conv2d import reflect_conv2d, reflect_conv2d_reference
 from cyclegan_fast.ops.reflect_pad2d import reflect_pad2d, reflect_pad2d_reference
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "l1_loss_reference",
     "lsgan_loss",
     "lsgan_loss_reference",
+    "reflect_conv2d",
+    "reflect_conv2d_reference",
     "reflect_pad2d",
     "reflect_pad2d_reference",
 ]

@@ -96,13 +96,13 @@ def check_float(op: str, name: str, x: Tensor) -> None:
         )
 
 
-def check_pad(op: str, pad: int, height: int, width: int) -> None:
+def check_pad(op: str, pad: int, height: int, width: int, name: str = "pad") -> None:
     """Raise unless a reflection by pad pixels exists for an image of height x width."""
     if not isinstance(pad, int) or isinstance(pad, bool):
-        raise TypeError(f"{op}: pad must be an int, got {type(pad).__name__}")
+        raise TypeError(f"{op}: {name} must be an int, got {type(pad).__name__}")
     if pad < 0 or (pad > 0 and pad >= min(height, width)):
         raise ValueError(
-            f"{op}: pad must satisfy 0 <= pad < min(H, W) = {min(height, width)}, got {pad}"
+            f"{op}: {name} must satisfy 0 <= {name} < min(H, W) = {min(height, width)}, got {pad}"
         )
 
 

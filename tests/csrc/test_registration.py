@@ -13,7 +13,8 @@ import cyclegan_fast
 
 NAMESPACE = "cyclegan_fast_C"
 STEMS = sorted(path.parent.name for path in Path(cyclegan_fast.__file__).parent.glob("ops/*/op.py"))
-UNCOMPILED = {"adam"}  # its compiled kernel is PyTorch's
+# Their compiled kernels are PyTorch's, and cuDNN's and oneDNN's behind reflect_pad2d's.
+UNCOMPILED = {"adam", "reflect_conv2d"}
 WITHOUT_TENSORS = {
     "instance_norm_act_workspace",
     "loss_workspace",

@@ -25,17 +25,16 @@ def test_the_papers_generator():
     )
     told = explain(accelerate(net))
     assert told.accelerated and told.norms == (23, 23) and told.pads == (20, 20)
-    assert len(told.fused) == 24
-    assert told.fused[0] == "reflect_pad2d: model.0 ReflectionPad2d"
+    assert len(told.fused) == 25
+    assert told.fused[0] == "reflect_conv2d: model.0 ReflectionPad2d + model.1 Conv2d"
+    assert told.fused[-1] == "reflect_conv2d: model.26 Conv2d + model.27 Tanh"
     assert told.fused[5] == (
         "instance_norm_act: model.10.conv_block.6 InstanceNorm2d + add() + "
         "model.11.conv_block.0 ReflectionPad2d"
     )
-    assert told.ordinary == (
-        "24 convolutions: PyTorch's own serve them",
-        "1 x Tanh: stays as it is",
-    )
+    assert told.ordinary == ("4 convolutions: PyTorch's own serve them",)
     text = str(told)
+    assert "19 convolutions take an image as it comes" in text
     assert "23 convolution biases are followed by an instance norm" in text
     assert "9 values are read both padded and unpadded" in text
     assert "one backward pass takes both gradients" in text

@@ -6,6 +6,7 @@ A call is a pure function of its seed: `Call(seed)` makes it again.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,9 +47,10 @@ class Call:
         self.random = random.Random(self.seed)
         self.generator = torch.Generator().manual_seed(self.seed)
         self.op = self.random.choice(
-            ["instance_norm_act"] * 3
-            + ["reflect_pad2d", "l1_loss", "lsgan_loss"]
-            + ["generator_loss"] * 2
+            ["instance_norm_act"] * 6
+            + ["reflect_pad2d", "l1_loss", "lsgan_loss"] * 2
+            + ["generator_loss"] * 3
+            + ["reflect_conv2d"]
         )
         {
             "instance_norm_act": self._norm,
@@ -56,6 +58,7 @@ class Call:
             "l1_loss": self._l1,
             "lsgan_loss": self._lsgan,
             "generator_loss": self._generator,
+            "reflect_conv2d": self._conv,
         }[self.op]()
         if self.random.random() < 0.12:
             self._break()
@@ -128,6 +131,25 @@ class Call:
         self.operands["x"] = self._tensor(shape, self.random.choice(DTYPES))
         self.options["pad"] = self.random.randrange(min(shape[2:]))
 
+    def _conv(self) -> None:
+        shape = self._shape(4, (1, 1, 1))
+        while math.prod(shape) > 1_000:  # it is interpreted, tap by tap and image by image
+            shape = self._shape(4, (1, 1, 1))
+        dtype = self.random.choice(DTYPES[:3])  # Triton has no float64
+        padding = self.random.randrange(min(*shape[2:], 3))
+        kernel = [self.random.randrange(1, min(side + 2 * padding, 3) + 1) for side in shape[2:]]
+        channels = self.random.choice([1, 2, 3, 5, 16, 17])
+        self.operands["x"] = self._tensor(shape, dtype)
+        # Finite: what infinity times zero is depends on what an implementation skips.
+        self.operands["weight"] = self._tensor((channels, shape[1], *kernel), dtype, True)
+        if self.random.random() < 0.5:
+            self.operands["bias"] = self._tensor((channels,), dtype, True)
+        self.options = {
+            "padding": padding,
+            "stride": self.random.choice([1, 1, 2, 3]),
+            "act": self.random.choice(["none", "none", "tanh"]),
+        }
+
     def _pair(self, second: str, first: str) -> None:
         shape = self._shape(self.random.randrange(5))
         while 0 in shape:
@@ -197,6 +219,17 @@ class Call:
                 ("weights' shape", lambda: self.options.update(weights=torch.ones(5))),
                 ("scale's dtype", lambda: self.options.update(scale=torch.ones(()).half())),
                 ("no elements", lambda: self.operands.update(pred_B=torch.zeros(0))),
+            ]
+        if self.op == "reflect_conv2d":
+            weight = self.operands["weight"]
+            least = min(x.shape[2:])
+            other = torch.zeros(len(weight), x.shape[1] + 1, 1, 1, dtype=x.dtype)
+            ways += [
+                ("padding too wide", lambda: self.options.update(padding=max(least, 1))),
+                ("stride 0", lambda: self.options.update(stride=0)),
+                ("unknown act", lambda: self.options.update(act="relu")),
+                ("weight's channels", lambda: self.operands.update(weight=other)),
+                ("dtypes differ", lambda: self.operands.update(weight=weight.double())),
             ]
         if len(self.operands) == 2 and self.op.endswith("loss"):
             second = list(self.operands)[1]

@@ -141,6 +141,8 @@ def away_from_kinks(call: Call) -> Tensor | None:
 
 def cancelling_terms(call: Call, name: str) -> float:
     """The size of the terms that cancel in a result, whose rounding stays."""
+    if call.op == "reflect_conv2d" and call.operands["x"].numel():
+        return convolved_magnitudes(call)[name]
     if call.op != "instance_norm_act" or not call.operands["x"].numel():
         return 0.0
     x, scale = call.operands["x"].detach().double(), scales(call)
@@ -155,6 +157,20 @@ def cancelling_terms(call: Call, name: str) -> float:
     else:
         return 0.0
     return largest(size)
+
+
+def convolved_magnitudes(call: Call) -> dict[str, float]:
+    """The largest sums of the magnitudes of what a convolution and its gradients add up."""
+    leaves = {
+        name: torch.where(t.isfinite(), t, 0).double().abs().requires_grad_()
+        for name, t in call.operands.items()
+    }
+    value = ops.reflect_conv2d_reference(**leaves, **(call.options | {"act": "none"}))
+    narrow = call.operands["x"].dtype
+    grad = call.gradient(torch.empty(value.shape, dtype=narrow)).double().abs()
+    gradients = torch.autograd.grad(value, list(leaves.values()), grad)
+    magnitudes = {name: largest(g) for name, g in zip(leaves, gradients, strict=True)}
+    return magnitudes | {"value": largest(value)}
 
 
 def largest(x: Tensor) -> float:

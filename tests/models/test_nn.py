@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from cyclegan_fast import accelerate, explain
-from cyclegan_fast.nn import InstanceNormAct2d, L1Loss, LSGANLoss, ReflectPad2d
+from cyclegan_fast.nn import InstanceNormAct2d, L1Loss, LSGANLoss, ReflectConv2d, ReflectPad2d
 
 X = torch.randn(2, 4, 6, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -35,6 +35,24 @@ def test_norm_act_is_torchs_layers_in_a_row(affine, act):
     gradients = torch.autograd.grad(result, [x, *ours.parameters()], upstream)
     for gradient, true in zip(gradients, truth, strict=True):
         torch.testing.assert_close(gradient, true, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_convolution_is_torchs_with_the_same_weights(bias):
+    options = {"stride": 2, "padding": 2, "bias": bias, "dtype": torch.float64}
+    torch.manual_seed(1)
+    theirs = torch.nn.Conv2d(4, 3, 3, padding_mode="reflect", **options)
+    torch.manual_seed(1)
+    ours = ReflectConv2d(4, 3, 3, act="tanh", **options)
+    for (name, drawn), (other, expected) in zip(
+        ours.state_dict().items(), theirs.state_dict().items(), strict=True
+    ):
+        assert name == other and torch.equal(drawn, expected)
+    ours.load_state_dict(theirs.state_dict())
+    torch.testing.assert_close(ours(X), theirs(X).tanh(), rtol=0, atol=1e-12)
+    assert repr(ours) == (
+        f"ReflectConv2d(4, 3, kernel_size=(3, 3), stride=2, padding=2, bias={bias}, act='tanh')"
+    )
 
 
 def test_pad_and_losses():
@@ -69,6 +87,11 @@ def test_they_are_layers_to_fusion():
         (lambda: InstanceNormAct2d(3, act="gelu"), "none, relu, leaky_relu, got 'gelu'"),
         (lambda: InstanceNormAct2d(3, pad=-1), "pad must be at least 0, got -1"),
         (lambda: ReflectPad2d(-2), "pad must be at least 0, got -2"),
+        (lambda: ReflectConv2d(0, 3, 3), "in_channels must be at least 1, got 0"),
+        (lambda: ReflectConv2d(3, 3, 3, padding=-1), "padding must be at least 0, got -1"),
+        (lambda: ReflectConv2d(4, 4, 3, groups=2), "groups must be 1, got 2"),
+        (lambda: ReflectConv2d(4, 4, 3, dilation=2), "dilation must be 1, got 2"),
+        (lambda: ReflectConv2d(4, 4, 3, act="relu"), "act must be one of none, tanh, got 'relu'"),
         (lambda: InstanceNormAct2d(3)(X), "x must have 3 channels, got 4"),
     ],
 )

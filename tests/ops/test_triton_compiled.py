@@ -32,6 +32,10 @@ def test_every_kernel_compiles_without_a_spill(architecture):
     ):
         assert f"{stem}_fwd_kernel" in names and f"{stem}_bwd_kernel" in names
     assert "adam_count_kernel" in names and "adam_update_kernel" in names
+    # Its table never takes Triton where there is no tensor-core code.
+    assert ("reflect_conv2d" in names) == (architecture >= 80)
+    for way in ("fwd", "bwd", "weight", "sum") if architecture >= 80 else ():
+        assert f"reflect_conv2d_{way}_kernel" in names
     for kernel in compiled:
         assert kernel["architecture"] == architecture
         assert kernel["local"] == kernel["stack"] == 0, f"registers do not suffice: {kernel}"

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""reflect_conv2d by the device's own library: our padding kernel, then cuDNN or oneDNN.
+
+The padded copy is written in x's layout by whichever back end of reflect_pad2d can serve, compiled
+first; with padding 0 there is none. It is not kept for backward, which pads again where it needs
+the copy (for the weight's gradient alone): a read and a write of an image, against an image more
+in memory from forward to backward.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cyclegan_fast import backend
+from cyclegan_fast.ops import _common
+from cyclegan_fast.ops.reflect_pad2d import reflect_pad2d_reference
+
+aten = torch.ops.aten
+_PAD = "reflect_pad2d"
+
+
+def convolved(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, stride: int, tanh: bool
+) -> Tensor:
+    """Return the convolution of the padded x, in the library's layout."""
+    y = aten.convolution(
+        _padded(x, padding), weight, bias, [stride] * 2, [0, 0], [1, 1], False, [0, 0], 1
+    )
+    return torch.tanh_(y) if tanh else y
+
+
+def gradients(
+    grad_y: Tensor,
+    y: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    padding: int,
+    stride: int,
+    needs: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return the gradients of x, weight and bias that are asked for, in the library's layouts.
+
+    y is forward's result where that was a tanh's, else None.
+    """
+    if y is not None:
+        grad_y = aten.tanh_backward(grad_y, y)
+    # The gradient of x reads no image, only its shape and layout.
+    padded = _padded(x, padding) if needs[1] else _empty_padded(x, padding)
+    grad_padded, grad_weight, grad_bias = aten.convolution_backward(
+        grad_y,
+        padded,
+        weight,
+        [weight.shape[0]] if needs[2] else None,
+        [stride] * 2,
+        [0, 0],
+        [1, 1],
+        False,
+        [0, 0],
+        1,
+        list(needs),
+    )
+    # oneDNN makes more than it is asked for.
+    return (
+        _folded(grad_padded, x, padding) if needs[0] else None,
+        grad_weight if needs[1] else None,
+        grad_bias if needs[2] else None,
+    )
+
+
+def _padded(x: Tensor, padding: int) -> Tensor:
+    if padding == 0:
+        return x
+    name = _pad_backend(x)
+    if name == "reference":
+        return reflect_pad2d_reference(x, padding)
+    padded = _empty_padded(x, padding)
+    _common.kernels(_PAD, name).reflect_pad2d_fwd(x, padding, padded)
+    return padded
+
+
+def _folded(grad_padded: Tensor, x: Tensor, padding: int) -> Tensor:
+    """The adjoint of padding: each pixel takes the gradients of all its mirror images."""
+    if padding == 0:
+        return grad_padded
+    grad_padded = grad_padded.contiguous(memory_format=_common.memory_format(x))
+    name = _pad_backend(x)
+    if name == "reference":
+        return aten.reflection_pad2d_backward(grad_padded, x, [padding] * 4)
+    grad_x = torch.empty_like(x)
+    _common.kernels(_PAD, name).reflect_pad2d_bwd(grad_padded, padding, grad_x)
+    return grad_x
+
+
+def _pad_backend(x: Tensor) -> str:
+    for name in _common.PREFERENCE[x.device.type]:
+        if backend.why_not(_PAD, name, x.device.type, x.dtype) is None:
+            return name
+    return "reference"
+
+
+def _empty_padded(x: Tensor, padding: int) -> Tensor:
+    n, c, h, w = x.shape
+    return torch.empty(
+        (n, c, h + 2 * padding, w + 2 * padding),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=_common.memory_format(x),
+    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which convolutions, pads and tanhs one step of reflect_conv2d stands for, and which it must not."""
+"""Which convolutions, pads and tanhs a step of reflect_conv2d stands for, and which it must not."""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -98,14 +100,10 @@ def halves_of(net: nn.Module) -> tuple[HalfWeights, dict[nn.Parameter, torch.Ten
     return HalfWeights(copies), copies
 
 
-def run(net: nn.Module, x: torch.Tensor, halves: HalfWeights | None):
-    """Two passes under autocast, and the gradients of their sum."""
-    with torch.autocast("cpu", torch.bfloat16):
-        if halves is None:
-            y = net(x) + net(x.flip(3))
-        else:
-            with halves.used():
-                y = net(x) + net(x.flip(3))
+def run(net: nn.Module, *pictures: torch.Tensor, halves: HalfWeights | None = None):
+    """A pass for each picture under autocast, and the gradients of their sum."""
+    with torch.autocast("cpu", torch.bfloat16), halves.used() if halves else nullcontext():
+        y = sum(net(x) for x in pictures)
     net.zero_grad()
     y.float().square().mean().backward()
     return y.detach(), {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
@@ -114,16 +112,27 @@ def run(net: nn.Module, x: torch.Tensor, halves: HalfWeights | None):
 def test_copies_give_the_bits_that_autocast_gives():
     net, x = fusion.accelerate(generator()), torch.randn(1, 3, 16, 16)
     halves, copies = halves_of(net)
-    y, gradients = run(net, x, halves)
-    expected, expected_gradients = run(net, x, None)
+    y, gradients = run(net, x, halves=halves)
+    expected, expected_gradients = run(net, x)
     assert torch.equal(y, expected) and set(gradients) == set(expected_gradients)
     for name, gradient in gradients.items():
         assert gradient.dtype == torch.float32
         assert torch.equal(gradient, expected_gradients[name]), name
     # They are read: another copy makes another picture. Outside the block they are not.
     next(iter(copies.values())).mul_(2)
-    assert not torch.equal(run(net, x, halves)[0], expected)
-    assert torch.equal(run(net, x, None)[0], expected)
+    assert not torch.equal(run(net, x, halves=halves)[0], expected)
+    assert torch.equal(run(net, x)[0], expected)
+
+
+def test_gradients_of_two_passes_are_added_in_sixteen_bits():
+    net, x = fusion.accelerate(generator()), torch.randn(1, 3, 16, 16)
+    y, gradients = run(net, x, x.flip(3), halves=halves_of(net)[0])
+    expected, expected_gradients = run(net, x, x.flip(3))
+    assert torch.equal(y, expected)
+    for name, gradient in gradients.items():
+        # One rounding of each pass's gradient, and one of the sum.
+        bound = 3 * 2**-8 * expected_gradients[name].abs().max().item()
+        assert (gradient - expected_gradients[name]).abs().max() <= bound, name
 
 
 def test_a_changed_weight_is_copied_anew():
@@ -132,7 +141,7 @@ def test_a_changed_weight_is_copied_anew():
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.mul_(1.5)
-    assert torch.equal(run(net, x, halves)[0], run(net, x, None)[0])
+    assert torch.equal(run(net, x, halves=halves)[0], run(net, x)[0])
     assert all(torch.equal(copy, p.bfloat16()) for p, copy in copies.items())
 
 

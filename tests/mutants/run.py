@@ -39,7 +39,7 @@ CUDA_TESTS = {
 }
 TRITON_TESTS = ("test_triton_tiles", "test_far_strides", "test_losses", "test_reflect_pad2d")
 TRITON_TESTS += ("test_adam", "test_generator_loss", "test_given_statistics")
-TRITON_TESTS += ("test_instance_norm_act",)
+TRITON_TESTS += ("test_instance_norm_act", "test_reflect_conv2d")
 
 
 def main() -> int:

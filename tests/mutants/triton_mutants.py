@@ -9,6 +9,7 @@ SHARED, PAD = "_triton.py", "reflect_pad2d/triton_kernels.py"
 FWD, BWD = "instance_norm_act/triton_fwd.py", "instance_norm_act/triton_bwd.py"
 ADAM, GENERATOR = "adam/triton_kernels.py", "generator_loss/triton_kernels.py"
 L1, LSGAN, MEAN = "l1_loss/triton_kernels.py", "lsgan_loss/triton_kernels.py", "_triton_loss.py"
+CONV_FWD, CONV_BWD = "reflect_conv2d/triton_fwd.py", "reflect_conv2d/triton_bwd.py"
 
 MUTANTS = [
     Mutant("the mirror repeats the edge", SHARED, "2 * (size - 1) - k", "2 * size - 1 - k"),
@@ -110,4 +111,34 @@ MUTANTS = [
            "if tl.load(row_ptr + 4) >= 0"),
     Mutant("every program takes the first block of its tensor", ADAM,
            "tl.multiple_of(tl.load(program_ptr + 1), BLOCK)", "tl.load(program_ptr + 1) * 0"),
+    Mutant("a tap's column is its row", CONV_FWD, "column + tap % KW", "column + tap // KW"),
+    Mutant("windows are next to each other", CONV_FWD, "offs_p % out_width * STRIDE",
+           "offs_p % out_width"),
+    Mutant("weights of channels that are not there are read", CONV_FWD,
+           "mask=mask_c[:, None] & mask_o[None, :]", "mask=mask_o[None, :]"),
+    Mutant("the input's channels are counted in 32 bits", CONV_FWD,
+           "offs_c.to(tl.int64)[None, :] * x_stride_c", "offs_c[None, :] * x_stride_c"),
+    Mutant("the bias is left out", CONV_FWD, "total += tl.load(bias_ptr",
+           "total += 0 * tl.load(bias_ptr"),
+    Mutant("tanh's series has one term less", CONV_FWD, "series * s + 0.133333333333333333",
+           "series * s"),
+    Mutant("the large arguments of tanh have no sign", CONV_FWD, "tl.where(z < 0, -large, large)",
+           "large"),
+    Mutant("the edge has a mirror image", CONV_BWD, "before = (i >= 1) & (i <= PAD)",
+           "before = (i >= 0) & (i <= PAD)"),
+    Mutant("images behind the edge are those before it", CONV_BWD, "size - 1 + PAD + behind",
+           "size - 1 + PAD - behind"),
+    Mutant("a tile's last row has no image", CONV_BWD, "first + BLOCK - 1 >= size - 1 - PAD",
+           "first + BLOCK - 1 > size - 1 - PAD"),
+    Mutant("windows between the strides are read", CONV_BWD,
+           "reads & (row % STRIDE == 0) & (column % STRIDE == 0)", "reads & (row % STRIDE == 0)"),
+    Mutant("tanh's derivative lacks a square", CONV_BWD, "(1 - y * y)", "(1 - y)"),
+    Mutant("splits overlap", CONV_BWD, "tl.minimum((split + 1) * chunk,",
+           "tl.minimum((split + 1) * chunk + 1,"),
+    Mutant("every tap writes the bias", CONV_BWD, "mask_o & (tap == 0) & (group_c == 0)",
+           "mask_o & (group_c == 0)"),
+    Mutant("splits are as long as the weight", CONV_BWD, "partial_ptr += elements",
+           "partial_ptr += weight_elements"),
+    Mutant("pixels beyond the split are read", CONV_BWD, "mask_p = offs < end",
+           "mask_p = offs >= 0"),
 ]  # fmt: skip

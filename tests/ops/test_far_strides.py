@@ -6,8 +6,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cyclegan_fast.ops import instance_norm_act
+from cyclegan_fast import backend
+from cyclegan_fast.ops import _triton, instance_norm_act, reflect_conv2d
 from cyclegan_fast.ops.instance_norm_act import instance_norm_act_and_interior
+from cyclegan_fast.ops.reflect_conv2d import triton_kernels as conv
 
 FAR = 2**31 + 12_345  # no index of 32 bits reaches so far
 SHAPE = (3, 3, 4, 5)  # steps that fit into 32 bits, and do not once they are added up
@@ -45,3 +47,25 @@ def test_residual_and_gradient_of_the_skip(dimension, tmp_path, fused_backend, d
         _, interior = instance_norm_act_and_interior(leaf, pad=1)
         gradients.append(torch.autograd.grad(interior, leaf, each)[0])
     assert torch.equal(*gradients)
+
+
+@pytest.mark.skipif(not _triton.INTERPRETED, reason="a file is memory of the CPU's")
+def test_channels_of_a_convolution_in_triton(tmp_path, monkeypatch):
+    """One window over an image whose last channels lie beyond 2^31 elements."""
+    channels, side = 2**17 + 1, 128
+    path = tmp_path / "x"
+    path.touch()
+    elements = channels * side * side
+    memory = torch.from_file(str(path), shared=True, size=elements, dtype=torch.float16)
+    x = memory.view(1, channels, side, side)
+    x[0, -1, 0, 0] = 3
+    weight = torch.zeros(1, channels, 1, 1, dtype=torch.float16)
+    weight[0, -1] = 2
+    weight.requires_grad_()
+    far = conv.Tiles(16, 1 << 15, 1 << 15, 4, 1)
+    monkeypatch.setattr(conv, "TILES", dict.fromkeys(conv.TILES, far))
+    with backend.use_backend("triton"):
+        y = reflect_conv2d(x, weight, padding=0, stride=side)
+        assert y.tolist() == [[[[6.0]]]]
+        (gradient,) = torch.autograd.grad(y, weight, torch.full_like(y, 5))
+    assert gradient[0, -1].item() == 15 and gradient.count_nonzero() == 1

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from conv_case import check, operands
 from norm_case import LAYOUTS, Case
 
 from cyclegan_fast import backend
@@ -15,9 +16,11 @@ from cyclegan_fast.ops import (
     instance_norm_act,
     l1_loss,
     lsgan_loss,
+    reflect_conv2d,
     reflect_pad2d,
 )
 from cyclegan_fast.ops.instance_norm_act import triton_kernels as norm
+from cyclegan_fast.ops.reflect_conv2d import triton_kernels as conv
 from cyclegan_fast.ops.reflect_pad2d import triton_kernels as pad2d
 
 pytestmark = pytest.mark.skipif(
@@ -32,6 +35,9 @@ def small_tiles(monkeypatch):
         (_triton, "MOST_CHANNELS", 4),
         (norm, "ELEMENTS", 64),
         (pad2d, "ELEMENTS", 32),
+        (conv, "TILES", dict.fromkeys(conv.TILES, conv.Tiles(16, 16, 16, 4, 1))),
+        (conv, "TILE_WIDTH", 4),
+        (conv, "SUM_BLOCK", 64),
         (_triton_loss, "BLOCK", 16),
         (_triton_loss, "MOST_PARTIALS", 8),
     ]:
@@ -79,6 +85,38 @@ def test_pad(memory_format, dtype):
     assert torch.equal(ours, plain)
 
 
+@pytest.mark.parametrize("dtype", DTYPES[1:3], ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "weight", "padding", "stride", "act"),
+    [
+        ((1, 17, 3, 5), (18, 17, 1, 2), 1, 1, "none"),
+        ((1, 3, 9, 9), (2, 3, 2, 3), 1, 2, "tanh"),
+        ((2, 2, 5, 6), (3, 2, 2, 2), 0, 1, "none"),
+    ],
+    ids=str,
+)
+def test_convolution(shape, weight, padding, stride, act, memory_format, dtype):
+    leaves = operands(shape, weight, dtype, "cpu", memory_format)
+    y = check(leaves, padding, stride, act)
+    assert conv._cover(y.shape, leaves[1].shape, conv._tiles(y))[1] > 1
+
+
+@pytest.mark.parametrize("wanted", [1, 5])
+def test_splits_of_the_weights_gradient(wanted, monkeypatch):
+    monkeypatch.setattr(conv, "PROGRAMS", wanted)
+    leaves = operands((3, 2, 4, 5), (3, 2, 1, 1), torch.float32, "cpu")
+    y = check(leaves, 0, 1, "none")
+    assert conv._cover(y.shape, leaves[1].shape, conv._tiles(y))[1] == (1 if wanted == 1 else 4)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 0.1, 0.49, 0.51, 3.0, 20.0])
+def test_tanh_is_right_everywhere(scale):
+    x = torch.linspace(-scale, scale, 64).view(1, 1, 8, 8)
+    y = reflect_conv2d(x, torch.ones(1, 1, 1, 1), padding=0, act="tanh")
+    torch.testing.assert_close(y.double(), x.double().tanh(), rtol=3e-7, atol=0)
+
+
 @pytest.mark.parametrize("loss", [l1_loss, lsgan_loss])
 @pytest.mark.parametrize("numel", [15, 16, 17, 127, 128, 129, 1000])
 def test_losses(loss, numel):
@@ -106,6 +144,11 @@ def test_a_plane_of_too_many_pixels_is_refused_before_a_launch():
     x, y = (torch.empty(1, 1, 2**15 - 2 + k, 2**15 - 2 + k, device="meta") for k in (0, 2))
     with pytest.raises(ValueError, match="reflect_pad2d: x must have fewer than 1073741824 pixels"):
         pad2d.reflect_pad2d_fwd(x, 1, y)
+    weight = torch.empty(1, 1, 3, 3, device="meta")
+    with pytest.raises(
+        ValueError, match="reflect_conv2d: x must have fewer than 1073741824 pixels"
+    ):
+        conv.reflect_conv2d_fwd(x, weight, None, 1, 1, False, y)
     mean = torch.empty(1, 1, device="meta")
     with pytest.raises(ValueError, match="instance_norm_act: x must have fewer than"):
         norm.instance_norm_act_fwd(x, None, None, None, 1, 0.2, 1, 1e-5, y, mean, mean, mean)

@@ -31,16 +31,17 @@ class Tiles(NamedTuple):
     stages: int  # of loads that are under way
 
 
-# By an element's bytes and whether channels lie side by side, for if not, offsets take the registers
-# that larger tiles would; those of float32 are taken by its products. On sm_80 to sm_120 none spills.
+# By an element's bytes and whether channels lie side by side, for if not, offsets take the
+# registers that larger tiles would; those of float32 are taken by its products. On sm_80 to sm_120
+# none spills.
 TILES = {
     (2, True): Tiles(128, 64, 64, 8, 3),
     (2, False): Tiles(64, 64, 32, 4, 3),
-    (4, True): Tiles(64, 64, 32, 8, 2),
-    (4, False): Tiles(64, 64, 32, 8, 2),
+    (4, True): Tiles(64, 32, 32, 4, 1),
+    (4, False): Tiles(64, 32, 32, 4, 1),
 }
-# Of a thread, all there are: without a word ptxas aims at more blocks a multiprocessor, and spills a
-# few values for that (8 to 24 bytes, Triton 3.8's ptxas).
+# Of a thread, all there are: without a word ptxas aims at more blocks a multiprocessor, and spills
+# a few values for that (8 to 24 bytes, Triton 3.8's ptxas).
 REGISTERS = 255
 LEAST = 16  # tl.dot's smallest side
 TILE_WIDTH = 16  # pixels side by side in a tile of backward, if the image has as many

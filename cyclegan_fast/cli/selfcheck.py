@@ -59,6 +59,10 @@ def _reflect_pad2d(randn: Callable[..., Tensor]) -> Arguments:
     return [randn(2, 3, 9, 7), 3], {}
 
 
+def _reflect_conv2d(randn: Callable[..., Tensor]) -> Arguments:
+    return [randn(2, 5, 9, 7), randn(6, 5, 3, 3) / 7, randn(6)], {"padding": 1, "act": "tanh"}
+
+
 def _loss(randn: Callable[..., Tensor]) -> Arguments:
     return [randn(2, 1, 9, 7) + 3, randn(2, 1, 9, 7)], {}
 
@@ -96,6 +100,7 @@ CALLS: dict[str, Call] = {"generator_loss": _total, "adam": _stepped}
 SAMPLES: dict[str, Callable[[Callable[..., Tensor]], Arguments]] = {
     "instance_norm_act": _instance_norm_act,
     "reflect_pad2d": _reflect_pad2d,
+    "reflect_conv2d": _reflect_conv2d,
     "l1_loss": _loss,
     "lsgan_loss": _loss,
     "generator_loss": _generator_loss,

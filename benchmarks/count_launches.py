@@ -228,7 +228,8 @@ def _uncomputed(func, *args, **kwargs):
         made = (torch.zeros_like(x), torch.zeros_like(weight), bias)
         return tuple(grad if want else None for grad, want in zip(made, wanted, strict=True))
     meta, options = tree_map_only(Tensor, lambda t: t.to("meta"), (args, kwargs))
-    return torch.zeros_like(func(*meta, **options), device="cpu")
+    made = func(*meta, **options)  # of reflect_conv2d_backward, three
+    return tree_map_only(Tensor, lambda t: torch.zeros_like(t, device="cpu"), made)
 
 
 @contextmanager

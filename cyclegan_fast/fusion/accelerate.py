@@ -35,7 +35,8 @@ def accelerate(
     """Let a network run on the package's fused ops, in place.
 
     Patterns of instance norm, activation, residual addition and reflection pad are found in any
-    module, whoever wrote it; convolutions and everything unknown run as they did. Parameters,
+    module, whoever wrote it, and so are convolutions with what pads them by reflection and a tanh
+    after them; other convolutions and everything unknown run as they did. Parameters,
     buffers, state-dict keys, hooks and classes stay untouched: only the instance's ``forward`` is
     replaced, by one that walks a plan. The network can be pickled, copied, moved, compiled,
     switched between train and eval, and changed: when its modules, their hooks or the attributes

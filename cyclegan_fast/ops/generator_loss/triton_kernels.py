@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from cyclegan_fast.ops import _triton
+from cyclegan_fast.ops._triton import tanh
 
 BLOCK = 2048  # elements of a program: eight of a thread's at eight warps, of three tensors
 OPTIONS = {"num_warps": 8}
@@ -35,24 +36,6 @@ def _judged(
 
 
 @triton.jit
-def _tanh(z, ACC: tl.constexpr):
-    """Take tanh without libdevice, which an interpreter has not.
-
-    (1 - e) / (1 + e) with e = exp(-2 |z|), in which nothing overflows; near zero, where 1 - e loses
-    digits, the series: eight terms are exact to float32's last place below 1/2, to float64's below
-    1/8.
-    """
-    e = tl.exp(-2 * tl.abs(z))
-    magnitude = (1 - e) / (1 + e)
-    s = z * z
-    p = 21844 / 6081075 - s * (929569 / 638512875)
-    p = 62 / 2835 - s * (1382 / 155925 - s * p)
-    p = 1 - s * (1 / 3 - s * (2 / 15 - s * (17 / 315 - s * p)))
-    near = s < (1 / 64 if ACC == tl.float64 else 1 / 4)
-    return tl.where(near, z * p, tl.where(z < 0, -magnitude, magnitude))
-
-
-@triton.jit
 def _compared(
     made_ptr,
     target,  # acc [BLOCK]
@@ -68,7 +51,7 @@ def _compared(
     value = tl.load(made_ptr + offs, mask=mask, other=0).to(ACC)
     derivative = tl.full(value.shape, 1, ACC)
     if TANH:
-        value = _tanh(value, ACC)
+        value = tanh(value, ACC)
         derivative = 1 - value * value
     d = tl.where(mask, value - target, 0)
     tl.store(partial_ptr, tl.sum(tl.abs(d), 0))

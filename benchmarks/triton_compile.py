@@ -244,13 +244,14 @@ def _convolution_launches(
 
 
 def _adam_launches() -> Iterator[tuple[str, Callable[[], None]]]:
-    table, factors = torch.empty(100, dtype=torch.int64), torch.empty(2, 4)
+    rows, programs = (torch.empty(shape, dtype=torch.int64) for shape in ((4, 7), (9, 2)))
+    factors = torch.empty(2, 4)
     one = torch.empty(())
     for half in (torch.float16, torch.bfloat16, None):
         for aligned in (True, False):
             for found in (one, None):
                 options = f"copies {half}, {'aligned' if aligned else 'anywhere'}"
-                arguments = (table, 4, 9, aligned, factors, one, found, 0.5, 0.999, 1e-8, half)
+                arguments = (rows, programs, aligned, factors, one, found, 0.5, 0.999, 1e-8, half)
                 options += ", may skip" * (found is not None)
                 yield options, partial(adam.adam_update, *arguments)
 

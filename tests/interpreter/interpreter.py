@@ -285,7 +285,7 @@ def _follow_tables() -> None:
     def found(self, groups, halves):
         table = find(self, groups, halves)
         tensors = [t for group in (*groups, halves) for t in group if t is not None]
-        LAUNCH.reached = {table.memory.data_ptr(): tensors}
+        LAUNCH.reached = {table.rows.data_ptr(): tensors}
         return table
 
     Tables.find = found

@@ -176,6 +176,12 @@ def test_nothing_to_do():
     adam([], [], [], [], [], torch.tensor(1.0))
 
 
+def test_tensors_without_elements_only_count(each_backend, device):
+    state = State(device, shapes=[(0,), (3, 0)], half=None)
+    adam(*state.operands(0), **BETAS)
+    assert [step.item() for step in state.steps] == [1, 1]
+
+
 def test_a_parameter_without_gradient_is_left_alone(each_backend, device):
     parameters = [torch.nn.Parameter(torch.randn(5, device=device)) for _ in range(2)]
     before = parameters[1].detach().clone()

@@ -109,7 +109,7 @@ def adam(
         kept = [half for half in halves if half is not None]
         _update(
             params, grads, exp_avgs, exp_avg_sqs, steps, lr, beta1, beta2, eps, found_inf, kept,
-            table.memory, table.programs, table.aligned,
+            *table,
         )  # fmt: skip
     backend.count(STEM, chosen)
 
@@ -146,14 +146,13 @@ def _update(
     eps: float,
     found_inf: Tensor | None,
     halves: list[Tensor],
-    table: Tensor,
-    programs: int,
+    rows: Tensor,
+    programs: Tensor,
     aligned: bool,
 ) -> None:
     # The kernel finds the tensors in the table; here they say what is read and what is written.
     _common.kernels(STEM, "triton").adam_update(
-        table,
-        len(params),
+        rows,
         programs,
         aligned,
         lr.new_empty((2, len(params)), dtype=torch.float32),

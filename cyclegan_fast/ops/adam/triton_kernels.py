@@ -23,7 +23,7 @@ HALVES = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
 @triton.jit
 def adam_count_kernel(
-    table_ptr,  # int64, see tables.py
+    rows_ptr,  # int64 [tensors, 7], see tables.py
     factor_ptr,  # float32 [2, tensors]: step size, and what the root of the moment is divided by
     lr_ptr,  # float32 []
     found_inf_ptr,  # float32 [] or None
@@ -35,7 +35,7 @@ def adam_count_kernel(
     """Count a step that is made, and take the bias corrections, in float64: 1 - beta^k cancels."""
     offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = offs < tensors
-    step_ptr = tl.load(table_ptr + offs * 7 + 5, mask=mask, other=0).to(tl.pointer_type(tl.float32))
+    step_ptr = tl.load(rows_ptr + offs * 7 + 5, mask=mask, other=0).to(tl.pointer_type(tl.float32))
     step = tl.load(step_ptr, mask=mask, other=0) + 1
     if found_inf_ptr is not None:
         # A step that is skipped is none; the launch after this one then writes nothing.
@@ -52,7 +52,8 @@ def adam_count_kernel(
 
 @triton.jit
 def adam_update_kernel(
-    table_ptr,  # int64, see tables.py
+    rows_ptr,  # int64 [tensors, 7], see tables.py
+    programs_ptr,  # int64 [programs, 2]
     factor_ptr,  # float32 [2, tensors]
     found_inf_ptr,  # float32 [] or None
     tensors,
@@ -69,19 +70,19 @@ def adam_update_kernel(
     if found_inf_ptr is not None:
         if tl.load(found_inf_ptr) != 0:
             return
-    program_ptr = table_ptr + tensors * 7 + tl.program_id(0).to(tl.int64) * 2
+    program_ptr = programs_ptr + tl.program_id(0).to(tl.int64) * 2
     t = tl.load(program_ptr)
     first = tl.multiple_of(tl.load(program_ptr + 1), BLOCK)
-    left = tl.load(table_ptr + t * 7 + 6) - first
+    left = tl.load(rows_ptr + t * 7 + 6) - first
     # Where nothing is masked, memory is read and written in whole vectors.
     if left >= BLOCK:
         _update_block(
-            table_ptr + t * 7, first, None, tl.load(factor_ptr + t),
+            rows_ptr + t * 7, first, None, tl.load(factor_ptr + t),
             tl.load(factor_ptr + tensors + t), BETA1, BETA2, REST1, REST2, EPS, HALF, ALIGNED, BLOCK
         )  # fmt: skip
     else:
         _update_block(
-            table_ptr + t * 7, first, left, tl.load(factor_ptr + t),
+            rows_ptr + t * 7, first, left, tl.load(factor_ptr + t),
             tl.load(factor_ptr + tensors + t), BETA1, BETA2, REST1, REST2, EPS, HALF, ALIGNED, BLOCK
         )  # fmt: skip
 
@@ -134,9 +135,8 @@ def _pointer(address_ptr, first, DTYPE: tl.constexpr, ALIGNED: tl.constexpr):
 
 
 def adam_update(
-    table: Tensor,  # int64, see tables.py
-    tensors: int,
-    programs: int,
+    rows: Tensor,  # int64 [tensors, 7], see tables.py
+    programs: Tensor,  # int64 [programs, 2]
     aligned: bool,
     factors: Tensor,  # float32 [2, tensors]
     lr: Tensor,
@@ -147,9 +147,10 @@ def adam_update(
     half: torch.dtype | None,
 ) -> None:
     """Update what the table holds the addresses of; the tensors must outlive the launch."""
+    tensors = len(rows)
     with _triton.on(factors):
         adam_count_kernel[(triton.cdiv(tensors, COUNTED),)](
-            table,
+            rows,
             factors,
             lr,
             found_inf,
@@ -158,8 +159,11 @@ def adam_update(
             LOG_BETA2=math.log(beta2) if beta2 else -math.inf,
             BLOCK=COUNTED,
         )
-        adam_update_kernel[(programs,)](
-            table,
+        if len(programs) == 0:  # every tensor is empty
+            return
+        adam_update_kernel[(len(programs),)](
+            rows,
+            programs,
             factors,
             found_inf,
             tensors,

@@ -109,3 +109,5 @@ def test_what_does_not_fit_is_refused(wrong):
         instance_norm_act(x, statistics=(wrong(mean), rstd))
     with pytest.raises(ValueError, match="statistics' rstd must be contiguous torch.float32"):
         instance_norm_act(x, statistics=(mean, wrong(rstd)))
+    with pytest.raises(ValueError, match="statistics must be mean and rstd, got 1"):
+        instance_norm_act(x, statistics=(mean,))

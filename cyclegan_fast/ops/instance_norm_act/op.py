@@ -203,8 +203,12 @@ def _check(
                 f"got {tuple(residual.shape)}"
             )
     _common.check_pad(STEM, pad, height, width)
-    for name, given in zip(("mean", "rstd"), statistics or (), strict=False):
-        wanted = _common.accumulator(x.dtype)
+    if statistics is None:
+        return
+    if len(statistics) != 2:
+        raise ValueError(f"{STEM}: statistics must be mean and rstd, got {len(statistics)} of them")
+    wanted = _common.accumulator(x.dtype)
+    for name, given in zip(("mean", "rstd"), statistics, strict=True):
         if given.shape != x.shape[:2] or given.dtype != wanted or not given.is_contiguous():
             raise ValueError(
                 f"{STEM}: statistics' {name} must be contiguous {wanted} [N, C] = "

@@ -33,11 +33,12 @@ def max_error(value: Tensor, truth: Tensor, where: Tensor | None = None) -> floa
 def floor(truth: Tensor, dtype: torch.dtype, terms: float = 0.0) -> float:
     """Two units in the last place at the largest magnitude of the truth, or of its terms.
 
-    For float64 the truth is rounded as much as ours is: 2^9 units stand for both.
+    Below the smallest normal number the last place is as large as there. For float64 the truth is
+    rounded as much as ours is: 2^9 units stand for both.
     """
     largest = truth.detach().abs().max().item() if truth.numel() else 0.0
     units = 2**9 if dtype == torch.float64 else 2
-    return units * EPS[dtype] * max(largest, terms)
+    return units * EPS[dtype] * max(largest, terms, torch.finfo(dtype).tiny)
 
 
 def assert_within_budget(

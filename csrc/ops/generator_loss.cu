@@ -106,7 +106,10 @@ template <typename A>
 __global__ void __launch_bounds__(kThreads)
     generator_loss_finish_kernel(const GeneratorLossFwdParams p) {
   __shared__ A shared[kWarps];
-  A loss[kGeneratorTerms] = {}, total = 0;
+  A* losses = static_cast<A*>(p.losses);
+  if (threadIdx.x == 0)
+    for (int i = 0; i < kGeneratorTerms; ++i) losses[i] = 0;
+  A total = 0;
   for (int g = 0; g < kGeneratorGroups; ++g) {
     const GeneratorLossGroup& group = p.groups[g];
     for (int t = 0; t < 2; ++t) {
@@ -117,13 +120,12 @@ __global__ void __launch_bounds__(kThreads)
       for (int64_t i = threadIdx.x; i < group.chunks; i += kThreads) sum += partial[i];
       sum = block_sum(sum, shared) / static_cast<A>(group.numel);
       if (group.target) sum *= static_cast<const A*>(p.weights)[term.loss - kAdversarialTerms];
-      loss[term.loss] = sum;
+      if (threadIdx.x == 0) losses[term.loss] = sum;
       total += sum;
     }
   }
-  if (threadIdx.x != 0) return;
-  for (int i = 0; i < kGeneratorTerms; ++i) static_cast<A*>(p.losses)[i] = loss[i];
-  *static_cast<A*>(p.total) = p.scale ? total * *static_cast<const A*>(p.scale) : total;
+  if (threadIdx.x == 0)
+    *static_cast<A*>(p.total) = p.scale ? total * *static_cast<const A*>(p.scale) : total;
 }
 
 template <typename T, int kWidth>

@@ -34,6 +34,17 @@ CASES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def no_tf32():
+    """float32 as it is: on a GPU convolutions may otherwise take TF32, whose error is 1e-3."""
+    conv = getattr(torch.backends.cudnn, "conv", None)
+    flags, name = (torch.backends.cudnn, "allow_tf32") if conv is None else (conv, "fp32_precision")
+    before = getattr(flags, name)
+    setattr(flags, name, False if conv is None else "ieee")
+    yield
+    setattr(flags, name, before)
+
+
 def skip_unserved(name: str, dtype: torch.dtype) -> None:
     if name == "triton" and dtype == torch.float64:
         pytest.skip("Triton has no float64 kernel: test_float64_is_refused_by_name")
@@ -132,10 +143,10 @@ def test_an_image_of_one_channel_goes_over_to_the_layout_of_the_weight(device, f
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("name", ["reference", "native"])
-def test_gradcheck(name, device):
+@pytest.mark.parametrize("each_backend", ["reference", "native"])
+def test_gradcheck(each_backend, device):
     leaves = operands((2, 2, 4, 5), (3, 2, 3, 3), torch.float64, device)
-    with backend.use_backend(name):
+    with backend.use_backend(each_backend):
         for padding, stride, act in ((3, 1, "tanh"), (1, 2, "none"), (0, 1, "tanh")):
             assert torch.autograd.gradcheck(
                 lambda x, w, b, p=padding, s=stride, a=act: reflect_conv2d(

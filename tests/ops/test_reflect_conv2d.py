@@ -35,14 +35,9 @@ CASES = [
 
 
 @pytest.fixture(autouse=True)
-def no_tf32():
+def no_tf32(monkeypatch):
     """float32 as it is: on a GPU convolutions may otherwise take TF32, whose error is 1e-3."""
-    conv = getattr(torch.backends.cudnn, "conv", None)
-    flags, name = (torch.backends.cudnn, "allow_tf32") if conv is None else (conv, "fp32_precision")
-    before = getattr(flags, name)
-    setattr(flags, name, False if conv is None else "ieee")
-    yield
-    setattr(flags, name, before)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 def skip_unserved(name: str, dtype: torch.dtype) -> None:

@@ -56,7 +56,12 @@ TWO_STAGES = {
     "generator_loss",
     "adam_",  # steps counted; weights updated
 }
-OURS = {"loss": "losses", "norm": "norms", "adam": "optimisers"}  # by a part of the op's name
+OURS = {
+    "loss": "losses",
+    "norm": "norms",
+    "adam": "optimisers",
+    "pool": "pools",
+}  # by a part of the op's name
 GROUPS = {
     "copy_": "copies and casts",
     "_to_copy": "copies and casts",
@@ -110,6 +115,8 @@ class Counter(TorchDispatchMode):
             launches = 2 if name in TWO_STAGES else 1
             group = next((group for part, group in OURS.items() if part in name), "pads")
             moved = _bytes(args, kwargs, result) + _read_again(name, args, result)
+            if name == "pool_exchange":  # of the pool a row for each picture, read and written
+                moved = 4 * _bytes(result)
             if result is None:  # it writes into its arguments; copies it writes and never reads
                 moved += _bytes(*_written(func, args, kwargs)) - _bytes(args[10])
             self.groups[group].add(name, launches, moved)

@@ -29,10 +29,12 @@ from triton.runtime.driver import driver
 
 from cyclegan_fast.ops import _common
 from cyclegan_fast.ops.adam import triton_kernels as adam
+from cyclegan_fast.ops.augment import triton_kernels as augment
 from cyclegan_fast.ops.generator_loss import triton_kernels as generator
 from cyclegan_fast.ops.instance_norm_act import triton_kernels as norm
 from cyclegan_fast.ops.l1_loss import triton_kernels as l1
 from cyclegan_fast.ops.lsgan_loss import triton_kernels as lsgan
+from cyclegan_fast.ops.pool_exchange import triton_kernels as pool
 from cyclegan_fast.ops.reflect_conv2d import triton_kernels as conv
 from cyclegan_fast.ops.reflect_conv2d.table import FIRST_TENSOR_CORES
 from cyclegan_fast.ops.reflect_pad2d import triton_kernels as pad2d
@@ -155,9 +157,14 @@ def _launches(dtype: torch.dtype, layout: Any) -> Iterator[tuple[str, Callable[[
     x, y = _image(dtype, layout, 1, 64, 32), _image(dtype, layout, 1, 64, 38)
     yield "", partial(pad2d.reflect_pad2d_fwd, x, 3, y)
     yield "", partial(pad2d.reflect_pad2d_bwd, y, 3, x)
+    numbers = torch.zeros(1, 4, dtype=torch.int64)
+    levels, taps = torch.empty(1, dtype=torch.uint8), torch.empty(1, dtype=torch.int32)
+    yield "", partial(augment.augment_fwd, levels, numbers, taps, numbers, x)
     if layout is torch.contiguous_format:  # losses see a row of elements
         yield from _loss_launches(x, torch.empty_like(x))
         yield from _generator_launches(x)
+        numbers = torch.zeros(1, dtype=torch.int64)
+        yield "", partial(pool.pool_exchange_fwd, torch.cat([x, x]), x, numbers, numbers, x)
 
 
 def _norm_launches(dtype: torch.dtype, layout: Any) -> Iterator[tuple[str, Callable[[], None]]]:

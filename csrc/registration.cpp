@@ -59,6 +59,13 @@ STABLE_TORCH_LIBRARY(cyclegan_fast_C, library) {
       "Tensor(d!)? scaled_rec_b, Tensor(e!)? scaled_idt_a, Tensor(f!)? scaled_idt_b) -> ()");
   library.def("generator_loss_workspace(int pred_a, int pred_b, int image_a, int image_b) -> int");
 
+  library.def(
+      "pool_exchange_fwd(Tensor(a!) rows, Tensor pictures, Tensor take, Tensor put, "
+      "Tensor(b!) shown) -> ()");
+
+  library.def(
+      "augment_fwd(Tensor levels, Tensor table, Tensor taps, Tensor picks, Tensor(a!) out) -> ()");
+
   library.def("cpu_instruction_set() -> str");
 }
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,7 +46,8 @@ class Check:
 
 def stems() -> list[str]:
     """Return the ops there are."""
-    return [name for name in ops.__all__ if not name.endswith("_reference")]
+    ends = "_reference"
+    return [name.removesuffix(ends) for name in ops.__all__ if name.endswith(ends)]
 
 
 # Off-centre inputs, odd sizes. Kept away from the kink of ReLU and |x|, where two right answers
@@ -94,8 +96,38 @@ def _stepped(op: Callable[..., Any], *parameters: Tensor) -> Tensor:
     return torch.cat([p.flatten() for p in moved])
 
 
+def _pool_exchange(randn: Callable[..., Tensor]) -> Arguments:
+    return [randn(4, 3, 9, 7), randn(2, 3, 9, 7)], {}
+
+
+def _exchanged(op: Callable[..., Any], rows: Tensor, pictures: Tensor) -> Tensor:
+    """Return what is shown, and the rows after."""
+    rows = rows.detach().clone()
+    take, put = (torch.tensor(numbers, device=rows.device) for numbers in ([1, 4], [1, 0]))
+    shown = op(rows, pictures.detach(), take, put)
+    return torch.cat([shown, rows[:-1]])
+
+
+def _augment(randn: Callable[..., Tensor]) -> Arguments:
+    return [randn(1)], {}
+
+
+def _augmented(op: Callable[..., Any], like: Tensor) -> Tensor:
+    """Return two pictures, one enlarged and one shrunk, on the device of a tensor."""
+    levels = np.arange(9 * 7 * 3, dtype=np.uint8).reshape(9, 7, 3)
+    packed = ops.PackedPictures.pack([levels, levels], [(11, 12), (5, 6)]).to(like.device)
+    picks = torch.tensor([[0, 1, 2, 0], [1, 0, 1, 1]], device=like.device)
+    made: Tensor = op(packed, picks, (5, 4), dtype=like.dtype)
+    return made
+
+
 # What is called otherwise than with its arguments for a tensor.
-CALLS: dict[str, Call] = {"generator_loss": _total, "adam": _stepped}
+CALLS: dict[str, Call] = {
+    "generator_loss": _total,
+    "adam": _stepped,
+    "pool_exchange": _exchanged,
+    "augment": _augmented,
+}
 
 SAMPLES: dict[str, Callable[[Callable[..., Tensor]], Arguments]] = {
     "instance_norm_act": _instance_norm_act,
@@ -105,6 +137,8 @@ SAMPLES: dict[str, Callable[[Callable[..., Tensor]], Arguments]] = {
     "lsgan_loss": _loss,
     "generator_loss": _generator_loss,
     "adam": _adam,
+    "pool_exchange": _pool_exchange,
+    "augment": _augment,
 }
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast import draws
+from cyclegan_fast.ops import pool_exchange
 
 
 class PoolDraws(NamedTuple):
@@ -85,7 +86,7 @@ class ImagePool:
         self.size = size
         self.stored = 0
         self._memory_format = memory_format
-        # One row more than pictures: what is not kept is written there.
+        # One row more than pictures: where a picture goes that is not kept.
         self._rows: Tensor | None = None
 
     def decide(self, chance: PoolDraws, device: torch.device) -> Decision | None:
@@ -119,12 +120,7 @@ class ImagePool:
                 f" got {list(pictures.shape[1:])} {pictures.dtype}. Give all pictures one size "
                 "(--preprocess resize_and_crop), or use --pool_size 0."
             )
-        pictures = pictures.contiguous(memory_format=self._memory_format)
-        old = self._rows[decision.take.clamp(max=self.size)]
-        new = pictures[(decision.take - self.size).clamp(min=0)]
-        shown = torch.where((decision.take < self.size)[:, None, None, None], old, new)
-        self._rows[decision.put] = _finite(pictures)
-        return shown
+        return pool_exchange(self._rows, pictures, decision.take, decision.put)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return {"pictures": [stored, C, H, W]}, or nothing while it is empty."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast import _extension
+from cyclegan_fast.ops import PackedPictures
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 SIZES = (*range(1, 10), 15, 16, 17, 31, 33, 63, 65, 70)
@@ -105,6 +106,19 @@ def call(seed: int, at_end: bool) -> None:
     ops.l1_loss_bwd(loss, sign, grad_x, grad_residual)
     ops.lsgan_loss_fwd(x, other, 0.0, loss, work)
     ops.lsgan_loss_bwd(loss, x, other, 0.0, grad_x, grad_residual)
+    rows, shown = image((4, c, h, w)), image((n, c, h, w), filled=False)
+    take, put = (fences.tensor((n,), torch.int64) for _ in range(2))
+    take.copy_(torch.randint(3 + n, (n,)))
+    put.copy_(torch.randperm(4)[:n])
+    ops.pool_exchange_fwd(rows, x, take, put, shown)
+    sides = [(draw.choice(SIZES), draw.choice(SIZES)) for _ in range(2)]
+    rows = [torch.randint(256, (*side, c), dtype=torch.uint8).numpy() for side in sides]
+    packed = PackedPictures.pack(rows, [(h + 2, w), (h, w + 1)])
+    inputs = [
+        fences.tensor(part.shape, part.dtype).copy_(part)
+        for part in (packed.levels, packed.table, packed.taps, torch.randint(-9, 9, (n, 4)))
+    ]
+    ops.augment_fwd(*inputs, image((n, c, h, w), filled=False))
     weights, losses = fences.random((4,), wide), fences.tensor((6,), wide)
     made, grads = (x, x, x, other, None, other), [image((n, c, h, w), filled=False) for _ in "1234"]
     target = fences.random((n, c, h, w), draw.choice((dtype, wide)), channels_last)

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from raw_calls import ops
 
 import cyclegan_fast
+from cyclegan_fast.ops import PackedPictures
 
 NAMESPACE = "cyclegan_fast_C"
 STEMS = sorted(path.parent.name for path in Path(cyclegan_fast.__file__).parent.glob("ops/*/op.py"))
 # Their compiled kernels are PyTorch's, and cuDNN's and oneDNN's behind reflect_pad2d's.
 UNCOMPILED = {"adam", "reflect_conv2d"}
+WITHOUT_GRADIENT = {"augment", "pool_exchange"}
 WITHOUT_TENSORS = {
     "instance_norm_act_workspace",
     "loss_workspace",
@@ -32,6 +35,7 @@ def test_every_stem_has_forward_and_backward():
     assert STEMS, "no op found in cyclegan_fast/ops"
     stems = [stem for stem in STEMS if stem not in UNCOMPILED]
     expected = {f"{stem}_{way}" for stem in stems for way in ("fwd", "bwd")} | WITHOUT_TENSORS
+    expected -= {f"{stem}_bwd" for stem in WITHOUT_GRADIENT}
     expected |= {"instance_norm_act_apply"}  # forward from statistics taken elsewhere
     assert set(declared()) == expected
 
@@ -59,6 +63,9 @@ def calls():
     work = torch.empty(ops.instance_norm_act_workspace(1, 3, 5, 6, False, "cpu"))
     loss, sums = torch.empty(()), torch.empty(ops.loss_workspace(x.numel()))
     sign = torch.zeros_like(x, dtype=torch.int8)
+    first = torch.zeros(1, dtype=torch.int64)
+    packed = PackedPictures.pack([np.zeros((9, 9, 3), np.uint8)], [(6, 7)])
+    picks = torch.zeros(1, 4, dtype=torch.int64)
     one_pixel = torch.ones(1)
     many = torch.empty(ops.generator_loss_workspace(1, 1, x.numel(), x.numel()))
     one, like = torch.ones(()), lambda: torch.empty_like(x)
@@ -68,6 +75,8 @@ def calls():
         "instance_norm_act_fwd": (x, *norm),
         "instance_norm_act_bwd": (*grad_norm, like(), like(), torch.empty(2, 1, 3), work),
         "instance_norm_act_apply": (x, None, None, x, mean, rstd, 1, 0.2, pad, y),
+        "augment_fwd": (packed.levels, packed.table, packed.taps, picks, like()),
+        "pool_exchange_fwd": (torch.randn(3, *x.shape[1:]), x, first, first, like()),
         "reflect_pad2d_fwd": (x, pad, y),
         "reflect_pad2d_bwd": (torch.randn_like(y), pad, like()),
         "l1_loss_fwd": (x, torch.randn_like(x), loss, sign, sums),

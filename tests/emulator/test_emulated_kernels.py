@@ -14,6 +14,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "gpu
 import emulator  # noqa: E402
 import raw_ops  # noqa: E402
 from raw_ops import NormCase  # noqa: E402
+from test_cuda_augment import test_augment  # noqa: E402, F401
 from test_cuda_generator_loss import (  # noqa: E402, F401
     test_generator_loss,
     test_generator_loss_of_unaligned_memory_and_wide_originals,
@@ -35,6 +36,7 @@ from test_cuda_ops import (  # noqa: E402, F401 - their bodies are what is colle
     test_reflect_pad2d,
     test_the_derivative_at_zero_is_that_below_zero,
 )
+from test_cuda_pool_exchange import test_pool_exchange  # noqa: E402, F401
 
 pytestmark = pytest.mark.skipif(emulator.why_not() is not None, reason=str(emulator.why_not()))
 

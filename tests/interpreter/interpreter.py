@@ -30,8 +30,10 @@ from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from cyclegan_fast.ops import _triton_loss
 from cyclegan_fast.ops.adam import Tables
+from cyclegan_fast.ops.augment import triton_kernels as augment
 from cyclegan_fast.ops.generator_loss import triton_kernels as generator_loss
 from cyclegan_fast.ops.instance_norm_act import triton_kernels as instance_norm_act
+from cyclegan_fast.ops.pool_exchange import triton_kernels as pool_exchange
 from cyclegan_fast.ops.reflect_conv2d import triton_kernels as reflect_conv2d
 from cyclegan_fast.ops.reflect_pad2d import triton_kernels as reflect_pad2d
 
@@ -307,4 +309,6 @@ def big_tiles() -> Iterator[None]:
         patch.setattr(reflect_conv2d, "TILES", dict.fromkeys(reflect_conv2d.TILES, huge))
         patch.setattr(_triton_loss, "BLOCK", 1 << 14)
         patch.setattr(generator_loss, "BLOCK", 1 << 14)
+        patch.setattr(pool_exchange, "BLOCK", 1 << 12)
+        patch.setattr(augment, "BLOCK", 1 << 12)
         yield

@@ -14,7 +14,8 @@ INDEX, REDUCE, FOLD = "common/index.cuh", "common/reduce.cuh", "common/fold.cuh"
 NCHW_FWD, NCHW_BWD = "ops/instance_norm_act_nchw_fwd.cu", "ops/instance_norm_act_nchw_bwd.cu"
 NHWC_FWD, NHWC_BWD = "ops/instance_norm_act_nhwc_fwd.cu", "ops/instance_norm_act_nhwc_bwd.cu"
 ACTIVATION = "ops/instance_norm_act_activation.cuh"
-GENERATOR = "ops/generator_loss.cu"
+GENERATOR, POOL = "ops/generator_loss.cu", "ops/pool_exchange.cu"
+AUGMENT = "ops/augment.cu"
 PAD, LOSS = "ops/reflect_pad2d.cu", "ops/loss.cuh"
 
 MUTANTS = [
@@ -128,4 +129,17 @@ MUTANTS = [
     Mutant("the second term's sum lands on the first's", GENERATOR,
            "[group.terms[t].partial + chunk] = whole", "[group.terms[0].partial + chunk] = whole"),
     Mutant("the upstream gradient is not applied", GENERATOR, "value[i] *= factor;", ";"),
+    Mutant("a row beyond the pool is taken", POOL, "min(p.take[i], p.size + p.n - 1)", "p.take[i]"),
+    Mutant("the last row is written", POOL, "p.put[i] >= p.size", "p.put[i] > p.size"),
+    Mutant("infinity is kept", POOL, "x - x == 0 ? x :", "x == x ? x :"),
+    Mutant("the row after is shown", POOL, "take < p.size ? rows + take * p.elements",
+           "take < p.size ? rows + (take + 1) * p.elements"),
+    Mutant("the first pass is not clipped", AUGMENT, "clip(across)", "(across >> kTapBits)"),
+    Mutant("the second pass is not rounded", AUGMENT, "int32_t sum = kTapHalf", "int32_t sum = 0"),
+    Mutant("a column beyond the last is read", AUGMENT, "min(first_column + k, width - 1)",
+           "(first_column + k)"),
+    Mutant("the crop may leave the picture", AUGMENT,
+           "within(pick[1], picture[kScaledHeight] - p.h)",
+           "within(pick[1], picture[kScaledHeight] - p.h + 1)"),
+    Mutant("the mirror is off by one", AUGMENT, "w - 1 - column : column", "w - column : column"),
 ]  # fmt: skip

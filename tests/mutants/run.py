@@ -36,10 +36,13 @@ CUDA_TESTS = {
     "loss.cuh": "loss",
     "lsgan": "loss",
     "generator": "generator",
+    "pool": "pool",
+    "augment": "augment",
 }
 TRITON_TESTS = ("test_triton_tiles", "test_far_strides", "test_losses", "test_reflect_pad2d")
 TRITON_TESTS += ("test_adam", "test_generator_loss", "test_given_statistics")
 TRITON_TESTS += ("test_instance_norm_act", "test_reflect_conv2d")
+TRITON_TESTS += ("test_pool_exchange", "test_augment")
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ from mutant import Mutant
 
 SHARED, PAD = "_triton.py", "reflect_pad2d/triton_kernels.py"
 FWD, BWD = "instance_norm_act/triton_fwd.py", "instance_norm_act/triton_bwd.py"
+POOL, AUGMENT = "pool_exchange/triton_kernels.py", "augment/triton_kernels.py"
 ADAM, GENERATOR = "adam/triton_kernels.py", "generator_loss/triton_kernels.py"
 L1, LSGAN, MEAN = "l1_loss/triton_kernels.py", "lsgan_loss/triton_kernels.py", "_triton_loss.py"
 CONV_FWD, CONV_BWD = "reflect_conv2d/triton_fwd.py", "reflect_conv2d/triton_bwd.py"
@@ -96,6 +97,21 @@ MUTANTS = [
            "mask=offs < partials, other=0", "mask=offs <= partials, other=0"),
     Mutant("an identity that is left out is counted", GENERATOR, "i == 4 and IDT_A", "i == 4"),
     Mutant("the upstream gradient is not applied", GENERATOR, "grad * factor, mask", "grad, mask"),
+    Mutant("a row beyond the pool is taken", POOL, "size + n - 1)", "size + n)"),
+    Mutant("the last row is written", POOL, "(put < size)", "(put <= size)"),
+    Mutant("nan is kept", POOL, "tl.where(value - value == 0, value, ended)", "value"),
+    Mutant("negative rows are written", POOL, "mask & (put >= 0)", "mask & (put >= -1)"),
+    Mutant("the mask of what is shown is dropped", POOL,
+           "tl.where(take < size, row, picture), mask=mask)",
+           "tl.where(take < size, row, picture))"),
+    Mutant("the first pass is not clipped", AUGMENT, "_clip(line, BITS)", "(line >> BITS)"),
+    Mutant("the second pass is not rounded", AUGMENT,
+           "total = tl.full((BLOCK,), 1 << (BITS - 1), tl.int32)",
+           "total = tl.full((BLOCK,), 0, tl.int32)"),
+    Mutant("a row beyond the last is read", AUGMENT, "tl.minimum(first_row + t, height - 1)",
+           "(first_row + t)"),
+    Mutant("the mirror is off by one", AUGMENT, "out_w - 1 - column", "out_w - column"),
+    Mutant("levels are divided by 256", AUGMENT, "255.0, tl.float32", "256.0, tl.float32"),
     Mutant("a skipped step is counted", ADAM, "step -= tl.where", "step -= 0 * tl.where"),
     Mutant("a skipped step writes", ADAM, "if tl.load(found_inf_ptr) != 0:\n            return",
            "if tl.load(found_inf_ptr) > 1:\n            return"),

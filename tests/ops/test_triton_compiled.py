@@ -31,6 +31,7 @@ def test_every_kernel_compiles_without_a_spill(architecture):
         "generator_loss",
     ):
         assert f"{stem}_fwd_kernel" in names and f"{stem}_bwd_kernel" in names
+    assert "pool_exchange_fwd_kernel" in names and "augment_fwd_kernel" in names
     assert "adam_count_kernel" in names and "adam_update_kernel" in names
     # Its table never takes Triton where there is no tensor-core code.
     assert ("reflect_conv2d" in names) == (architecture >= 80)

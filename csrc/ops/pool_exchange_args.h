@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+// pool_exchange: tensors checked and turned into params, for the CPU and the CUDA side alike.
+#pragma once
+
+#include "common/check.h"
+#include "ops/pool_exchange.h"
+
+namespace cyclegan_fast {
+
+inline const int64_t* check_numbers(const Checker& check, const char* argument, const Tensor& x,
+                                    int64_t n) {
+  if (x.scalar_type() != ScalarType::Long)
+    check.fail(argument, "of dtype int64", torch::headeronly::toString(x.scalar_type()));
+  check.place(argument, x, {n});
+  if (!x.is_contiguous()) check.fail(argument, "contiguous", "strides " + list_text(x.strides()));
+  return static_cast<const int64_t*>(data(x));
+}
+
+inline PoolExchangeParams pool_exchange_args(const Tensor& rows, const Tensor& pictures,
+                                             const Tensor& take, const Tensor& put,
+                                             const Tensor& shown) {
+  const Checker check("pool_exchange_fwd", rows);
+  const Dtype dtype = check.dtype("rows", rows);
+  const Layout layout = check.layout("rows", rows);
+  const auto sizes = rows.sizes();
+  if (pictures.dim() != 4)
+    check.fail("pictures", "of shape [N, C, H, W]", list_text(pictures.sizes()));
+  const int64_t n = pictures.sizes()[0], c = sizes[1], h = sizes[2], w = sizes[3];
+  if (sizes[0] < 2) check.fail("rows", "of at least two pictures", list_text(sizes));
+  check.image("pictures", pictures, {n, c, h, w}, dtype, layout);
+  check.image("shown", shown, {n, c, h, w}, dtype, layout);
+  return {.dtype = dtype,
+          .n = n,
+          .size = sizes[0] - 1,
+          .elements = c * h * w,
+          .take = check_numbers(check, "take", take, n),
+          .put = check_numbers(check, "put", put, n),
+          .pictures = data(pictures),
+          .rows = mutable_data(rows),
+          .shown = mutable_data(shown)};
+}
+
+}  // namespace cyclegan_fast

@@ -47,6 +47,7 @@ def lines(info: RunInfo, data: UnpairedDataset, samples: str, notes: list[str]) 
         f"lr {config.lr:g} {_decay(trainer, info)}",
     ]
     text += [f"chosen   {line}" for line in choices(trainer)]
+    text.append(f"chosen   pictures {info.pictures}")
     if info.start_step:
         text.append(f"resumed  at step {info.start_step:,} of {info.total_steps:,}")
     text += [f"note     {note}" for note in (*notes, *info.notes)]

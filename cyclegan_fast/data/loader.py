@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cyclegan_fast.errors import DataError, printable
 
 if TYPE_CHECKING:
+    from cyclegan_fast.data.resident import ResidentPictures
     from cyclegan_fast.data.unpaired import Batch, UnpairedDataset
 
 __all__ = ["Loader"]
@@ -49,7 +50,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: UnpairedDataset,
+        dataset: UnpairedDataset | ResidentPictures,
         batch_size: int = 1,
         start_step: int = 0,
         *,

@@ -16,6 +16,7 @@ import numpy as np
 from cyclegan_fast.data.images import open_picture
 from cyclegan_fast.data.transforms import Preprocess, TooSmallError
 from cyclegan_fast.errors import BadImageError, printable
+from cyclegan_fast.ops.augment.packed import PackedPictures
 
 __all__ = ["Budget", "DataReport", "PictureStore"]
 
@@ -70,6 +71,9 @@ class DataReport:
 class PictureStore:
     """Pictures after `Preprocess.resize`, by number.
 
+    What is kept in memory, where pictures are cropped, is the smaller of a picture and the same
+    scaled: 256 x 256 is kept, not the 286 x 286 that crops are taken from.
+
     Args:
         paths: the files.
         preprocess: what is done to each of them.
@@ -110,7 +114,27 @@ class PictureStore:
         """
         path = self.paths[index]
         kept = self._kept.get(path)
-        return self._load(path)[0] if kept is None else kept
+        pixels = self._preprocess.resize(self._load(path)[0] if kept is None else kept)
+        pixels.flags.writeable = False
+        return pixels
+
+    def pack(self) -> PackedPictures | None:
+        """Returns all pictures as they are kept, side by side; None unless all of them are kept.
+
+        From then on what is kept lies there.
+        """
+        pictures = [self._kept.get(path) for path in self.paths]
+        kept = [pixels for pixels in pictures if pixels is not None]
+        if len(kept) < len(pictures):
+            return None
+        sizes = [self._preprocess.resized(*pixels.shape[:2]) for pixels in kept]
+        packed = PackedPictures.pack(kept, sizes)
+        levels = packed.levels.numpy()
+        for path, pixels, first in zip(self.paths, kept, packed.table[:, 0].tolist(), strict=True):
+            place = levels[first : first + pixels.size].reshape(pixels.shape)
+            place.flags.writeable = False
+            self._kept[path] = place
+        return packed
 
     def inspect(self) -> DataReport:
         """Reads every file once, keeps what fits and takes refused files off the list.
@@ -151,10 +175,13 @@ class PictureStore:
         picture = open_picture(
             path, self._channels, background=self._background, max_pixels=self._max_pixels
         )
+        pixels = picture.pixels
         try:
-            pixels = self._preprocess.resize(picture.pixels)
+            h, w = self._preprocess.resized(*pixels.shape[:2])
         except TooSmallError as error:
             raise TooSmallError(f"{printable(path)}: {error}", error.side) from None
+        if not self._preprocess.crops or h * w < pixels.shape[0] * pixels.shape[1]:
+            pixels = self._preprocess.resize(pixels)
         pixels.flags.writeable = False
         with self._lock:  # two threads may read one file at once: the second keeps nothing
             if path not in self._kept and self._budget.take(pixels.nbytes):

@@ -149,9 +149,14 @@ class Preprocess:
         """
         if self.crops:
             size = self.crop_size
-            top, left = (
-                int(draw * (side - size + 1))
-                for draw, side in zip(place, pixels.shape[:2], strict=True)
-            )
+            top, left = self.corner(place, pixels.shape[0], pixels.shape[1])
             pixels = pixels[top : top + size, left : left + size]
         return pixels[:, ::-1] if mirror else pixels
+
+    def corner(self, place: tuple[float, float], height: int, width: int) -> tuple[int, int]:
+        """Returns top and left of the crop in a picture of height x width after `resize`."""
+        top, left = (
+            int(draw * (side - self.crop_size + 1))
+            for draw, side in zip(place, (height, width), strict=True)
+        )
+        return top, left

@@ -15,7 +15,7 @@ import math
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
-from typing import Literal, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 from torch import Tensor
@@ -26,6 +26,7 @@ from cyclegan_fast.data.images import MAX_PIXELS, WHITE
 from cyclegan_fast.data.store import Budget, DataReport, PictureStore
 from cyclegan_fast.data.transforms import Preprocess, to_tensor
 from cyclegan_fast.errors import BadImageError, DataError, printable
+from cyclegan_fast.ops.augment.packed import PackedPictures
 
 __all__ = ["Batch", "UnpairedDataset"]
 
@@ -42,6 +43,14 @@ class Batch(TypedDict):
     B: Tensor
     A_paths: list[str]
     B_paths: list[str]
+
+
+class Cut(NamedTuple):
+    """What a batch takes of a picture: its number, and the draws of `Preprocess.crop_and_flip`."""
+
+    picture: int
+    place: tuple[float, float]
+    mirror: bool
 
 
 class UnpairedDataset:
@@ -163,26 +172,42 @@ class UnpairedDataset:
             BadImageError: a file went bad (on_bad="fail"); DataError: too many did ("skip").
             ValueError: pictures of different sizes in one batch.
         """
-        samples = self._samples(step, batch_size)
         pictures: dict[str, list[np.ndarray]] = {"A": [], "B": []}
         paths: dict[str, list[str]] = {"A": [], "B": []}
-        for number, *indices in samples:
-            places = [0.5, 0.5, 1.0] * 2
-            if self._augment:
-                places = draws.uniforms(self.seed, "crop and flip", number, 6).tolist()
-            for side, index, drawn in zip("AB", indices, (places[:3], places[3:]), strict=True):
+        for side, cuts in self.cuts(step, batch_size).items():
+            for index, place, mirror in cuts:
                 pixels, path = self._picture(side, index)
-                mirror = self.preprocess.flip and drawn[2] < 0.5
-                place = (drawn[0], drawn[1])
                 pictures[side].append(self.preprocess.crop_and_flip(pixels, place, mirror))
                 paths[side].append(path)
         a, b = (_stack(pictures[side], paths[side]) for side in "AB")
         return Batch(A=a, B=b, A_paths=paths["A"], B_paths=paths["B"])
 
+    def cuts(self, step: int, batch_size: int) -> dict[str, list[Cut]]:
+        """Returns what the batch of a step takes of which picture, by domain."""
+        cuts: dict[str, list[Cut]] = {"A": [], "B": []}
+        for number, *indices in self._samples(step, batch_size):
+            places = [0.5, 0.5, 1.0] * 2
+            if self._augment:
+                places = draws.uniforms(self.seed, "crop and flip", number, 6).tolist()
+            for side, index, drawn in zip("AB", indices, (places[:3], places[3:]), strict=True):
+                mirror = self.preprocess.flip and drawn[2] < 0.5
+                cuts[side].append(Cut(index, (drawn[0], drawn[1]), mirror))
+        return cuts
+
+    def pack(self) -> dict[str, PackedPictures] | None:
+        """Returns the pictures of both domains side by side; None unless all are in memory."""
+        packed = {side: store.pack() for side, store in self._stores.items()}
+        found = {side: pictures for side, pictures in packed.items() if pictures is not None}
+        return found if len(found) == len(packed) else None
+
+    def path(self, side: str, index: int) -> str:
+        """Returns the file of a picture."""
+        return str(self._stores[side].paths[index])
+
     def files(self, step: int, batch_size: int = 1) -> list[str]:
         """Returns the files that the batch of a step reads, without reading them."""
         return [
-            str(self._stores[side].paths[index])
+            self.path(side, index)
             for _, *indices in self._samples(step, batch_size)
             for side, index in zip("AB", indices, strict=True)
         ]

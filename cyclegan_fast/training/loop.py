@@ -61,15 +61,15 @@ def train(
         steps_per_epoch = data.steps_per_epoch(config.batch_size)
         trainer = Trainer(config, steps_per_epoch=steps_per_epoch)
         session = Session(trainer, reporter, config.total_steps(steps_per_epoch))
+        loader, pictures = _loader(config, data, trainer, session.total)
         info = RunInfo(
-            trainer, config.run_dir, trainer.step_count, session.total, steps_per_epoch,
+            trainer, config.run_dir, trainer.step_count, session.total, steps_per_epoch, pictures,
             session.notes,
         )  # fmt: skip
         reporter.on_start(info)
         samples = samples or data.batch(0, config.batch_size)
         if trainer.step_count == 0:
             reporter.on_sample(0, trainer.sample(samples))
-        loader = _loader(config, data, trainer.step_count, session.total)
         while trainer.step_count < session.total and signals.received is None:
             try:
                 with signals.waiting(), session.clock.waiting():
@@ -117,7 +117,17 @@ def train(
     return result
 
 
-def _loader(config: TrainConfig, data: Any, start: int, stop: int):
+def _loader(config: TrainConfig, data: Any, trainer: Trainer, stop: int) -> tuple[Any, str]:
+    """Return what yields the batches, and in words where they are made."""
     from cyclegan_fast.data.loader import Loader
+    from cyclegan_fast.data.resident import ResidentPictures
 
-    return Loader(data, config.batch_size, start, stop_step=stop, threads=config.num_threads)
+    batches = ResidentPictures.of(
+        data, trainer.device, trainer.networks.dtype, trainer.memory_format
+    )
+    threads, where = 0, str(batches)
+    if isinstance(batches, str):
+        threads, where = config.num_threads, f"read by {config.num_threads} threads: {batches}"
+        batches = data
+    start, size = trainer.step_count, config.batch_size
+    return Loader(batches, size, start, stop_step=stop, threads=threads), where

@@ -22,6 +22,7 @@ class RunInfo:
     start_step: int  # 0, or the step of the save the run goes on from
     total_steps: int
     steps_per_epoch: int
+    pictures: str  # where the batches are made, in words
     notes: list[str]  # lines on the resumption: damaged saves, changed options, another machine
 
 

@@ -68,7 +68,7 @@ def test_a_run_leaves_pictures_curves_figures_and_a_model(domains, tmp_path, run
     assert record["finished"] and record["steps"] == 6
     assert record["data"]["pictures"] == {"A": 4, "B": 4}
     ops = {"instance_norm_act", "reflect_conv2d", "generator_loss", "lsgan_loss", "adam"}
-    ops |= {"pool_exchange"}
+    ops |= {"augment", "pool_exchange"}
     assert {op.removesuffix("_backward") for op in record["served"]} == ops
     report = json.loads((folder / "report.json").read_text())
     assert {line["metric"] for line in report["quality"]} == {"patch_swd"}

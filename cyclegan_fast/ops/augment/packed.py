@@ -134,8 +134,8 @@ def bicubic_taps(size: int, scaled: int) -> np.ndarray:
     Source: Pillow, src/libImaging/Resample.c; Keys 1981, IEEE TASSP 29(6), with a = -1/2.
     """
     if size == scaled:
-        weights = np.full((size, 1), 1 << TAP_BITS, dtype=np.int32)
-        return np.hstack([np.arange(size, dtype=np.int32)[:, None], weights])
+        whole = np.full((size, 1), 1 << TAP_BITS, dtype=np.int32)
+        return np.hstack([np.arange(size, dtype=np.int32)[:, None], whole])
     # In Pillow's order of operations throughout: its weights are doubles until the last line.
     step = size / scaled
     scale = max(step, 1.0)

@@ -30,7 +30,7 @@ def measure(
     ours: Callable[..., Tensor],
     eager: Callable[..., Tensor],
     operands: Callable[[], Sequence[Tensor]],
-    moved_bytes: tuple[int, int],
+    moved_bytes: tuple[int] | tuple[int, int],
     device: str,
     with_compile: bool,
     tolerance: float,
@@ -43,9 +43,10 @@ def measure(
         name: shape and dtype, for the table.
         ours: the fused op; called with the operands.
         eager: plain PyTorch with the same meaning; torch.compile gets this one.
-        operands: makes one set of operands; the first requires a gradient.
-        moved_bytes: least bytes that (forward, forward + backward) must read and write: each
-            input once, each output once. The copy contenders move just as many.
+        operands: makes one set of operands; some require a gradient, where the op has one.
+        moved_bytes: least bytes that (forward, forward + backward), or (forward,) of an op without
+            gradient, must read and write: each input once, each output once. The copy contenders
+            move just as many.
         device: "cpu" or "cuda".
         with_compile: let torch.compile take part.
         tolerance: largest difference of ours to eager, relative to the largest value.
@@ -73,34 +74,46 @@ def measure(
     each = sum(t.numel() * t.element_size() for t in first)
     target = _rotated_bytes(device)
     sets = [first] + [operands() for _ in range(min(MOST_SETS - 1, target // max(each, 1)))]
-    for direction, moved in zip(("forward", "forward + backward"), moved_bytes, strict=True):
+    for direction, moved in zip(("forward", "forward + backward"), moved_bytes, strict=False):
         contenders, calls = {}, len(sets)
         for label, function in functions.items():
             call = function if direction == "forward" else _with_backward(function)
             contenders[label], calls = harness.rotating(call, sets, device)
-        contenders |= _copies(moved, calls, device)
-        times = harness.interleaved(contenders, device)
-        per_call = {label: t["median"] / calls for label, t in times.items()}
-        copy = min(per_call[label] for label in (COPY, COPY_KERNEL) if label in per_call)
-        rows.append(
-            {
-                "case": name,
-                "direction": direction,
-                "bytes": moved,
-                "cache": "cold" if len(sets) * each > target else "warm",
-                "microseconds": {k: round(v * 1e6, 2) for k, v in per_call.items()},
-                "gb_per_s": round(moved / per_call["ours"] / 1e9, 1),
-                "copy_gb_per_s": round(moved / copy / 1e9, 1),
-                "share_of_copy": round(copy / per_call["ours"], 3),
-                "x_copy": round(per_call["ours"] / copy, 2),
-                "served": backend.by_op(served),
-                "x_faster_than_eager": round(per_call["eager"] / per_call["ours"], 2),
-            }
-        )
+        row = timed(contenders, calls, moved, device, cold=len(sets) * each > target)
+        row |= {"case": name, "direction": direction, "served": backend.by_op(served)}
+        rows.append(row)
         if notes:
             rows[-1]["does_not_run"] = notes
     benchmark.extra_info.update(rows[-1])
     benchmark.pedantic(contenders["ours"], rounds=3, iterations=1)
+
+
+def timed(
+    contenders: dict[str, Callable[[], object]], calls: int, moved: int, device: str, *, cold: bool
+) -> dict:
+    """Time contenders, "ours" and "eager" among them, and copies of as many bytes; return the row.
+
+    Args:
+        contenders: name -> a call that does the work `calls` times.
+        calls: as above.
+        moved: bytes that the work must move once.
+        device: "cpu" or "cuda".
+        cold: what is read is in no cache.
+    """
+    contenders |= _copies(moved, calls, device)
+    times = harness.interleaved(contenders, device)
+    per_call = {label: t["median"] / calls for label, t in times.items()}
+    copy = min(per_call[label] for label in (COPY, COPY_KERNEL) if label in per_call)
+    return {
+        "bytes": moved,
+        "cache": "cold" if cold else "warm",
+        "microseconds": {k: round(v * 1e6, 2) for k, v in per_call.items()},
+        "gb_per_s": round(moved / per_call["ours"] / 1e9, 1),
+        "copy_gb_per_s": round(moved / copy / 1e9, 1),
+        "share_of_copy": round(copy / per_call["ours"], 3),
+        "x_copy": round(per_call["ours"] / copy, 2),
+        "x_faster_than_eager": round(per_call["eager"] / per_call["ours"], 2),
+    }
 
 
 def _rotated_bytes(device: str) -> int:
@@ -121,9 +134,12 @@ def _served_by(name: str, function: Callable[..., Tensor]) -> Callable[..., Tens
 def _with_backward(function: Callable[..., Tensor]) -> Callable[..., object]:
     def call(*operands: Tensor) -> object:
         y = function(*operands)
+        leaves = [t for t in operands if t.requires_grad]
+        if not leaves:
+            return ()
         # A dense upstream gradient in y's layout, as a convolution's backward gives it.
         grad_y = y.detach() if y.dim() else torch.ones_like(y)
-        return torch.autograd.grad(y, [t for t in operands if t.requires_grad], grad_y)
+        return torch.autograd.grad(y, leaves, grad_y)
 
     return call
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// augment on the CPU: registers the raw op and shares the rows out among the threads.
+// augment on the CPU: registers the raw op and shares bands of rows out among the threads.
 #include "ops/augment_args.h"
 #include "ops/augment_cpu_kernels.h"
 
@@ -13,7 +13,8 @@ void augment_fwd(const Tensor& levels,  // uint8 [bytes]
                  const Tensor& out) {   // [N, C, h, w]
   const auto params = augment_args(levels, table, taps, picks, out);
   constexpr int64_t kTaps = 25;  // of Pillow's bicubic filter where it enlarges
-  parallel_for(params.n * params.h, params.w * params.c * kTaps,
+  const int64_t bands = augment_bands(params);
+  parallel_for(params.n * bands, kAugmentBand * params.w * params.c * kTaps,
                [&](int64_t begin, int64_t end) { augment_kernels().fwd(params, begin, end); });
 }
 

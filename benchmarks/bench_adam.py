@@ -29,7 +29,7 @@ def bench_adam(benchmark, rows, bench_device, with_compile):
     gradients = [torch.randn_like(p) * 1e-3 for p in first]
 
     def weights() -> list[nn.Parameter]:
-        made = [nn.Parameter(p.to(bench_device)) for p in first]
+        made = [nn.Parameter(p.clone().to(bench_device)) for p in first]
         for p, gradient in zip(made, gradients, strict=True):
             p.grad = gradient.to(bench_device)
         return made

@@ -12,10 +12,11 @@ from cyclegan_fast.ops import generator_loss, generator_loss_reference
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def bench_generator_loss(benchmark, rows, bench_device, bench_batch, with_compile, dtype):
-    channels, side = shapes.IMAGE
-    picture = (bench_batch, channels, side, side)
-    prediction = (bench_batch, 1, shapes.PATCH_LOGITS[1], shapes.PATCH_LOGITS[1])
+def bench_generator_loss(
+    benchmark, rows, bench_device, bench_size, bench_batch, with_compile, dtype
+):
+    picture = shapes.HEAD.shape(bench_batch, bench_size)
+    prediction = shapes.LOGITS.shape(bench_batch, bench_size)
     weights = torch.tensor([10.0, 10.0, 5.0, 5.0], device=bench_device)
     real = torch.rand(2, *picture, device=bench_device) * 2 - 1
 
@@ -24,7 +25,7 @@ def bench_generator_loss(benchmark, rows, bench_device, bench_batch, with_compil
         made += [torch.randn(*picture, device=bench_device).to(dtype) for _ in range(4)]
         return [x.requires_grad_() for x in made]
 
-    image = bench_batch * channels * side**2
+    image = torch.Size(picture).numel()
     judged = 2 * torch.Size(prediction).numel() * dtype.itemsize
     read = 4 * image * dtype.itemsize + 2 * image * 4 + judged
     measure(

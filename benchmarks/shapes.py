@@ -69,6 +69,3 @@ PADS = [Pad("image", 3, pad=3), Pad("trunk", 256, 4, pad=1), Pad("head", 64, pad
 
 HEAD = Layer("head", 3)  # what a generator makes
 LOGITS = Layer("patch logits", 1, 8, 2)
-
-IMAGE = (HEAD.channels, 256)
-PATCH_LOGITS = (LOGITS.channels, 30)

@@ -102,30 +102,31 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// A warp sums the chunks of one term: all terms at once, and one barrier before the total.
 template <typename A>
 __global__ void __launch_bounds__(kThreads)
     generator_loss_finish_kernel(const GeneratorLossFwdParams p) {
+  static_assert(kWarps == 2 * kGeneratorGroups);
   __shared__ A shared[kWarps];
   A* losses = static_cast<A*>(p.losses);
-  if (threadIdx.x == 0)
-    for (int i = 0; i < kGeneratorTerms; ++i) losses[i] = 0;
-  A total = 0;
-  for (int g = 0; g < kGeneratorGroups; ++g) {
-    const GeneratorLossGroup& group = p.groups[g];
-    for (int t = 0; t < 2; ++t) {
-      const GeneratorLossTerm& term = group.terms[t];
-      if (!term.made) continue;
-      const A* partial = static_cast<const A*>(p.workspace) + term.partial;
-      A sum = 0;
-      for (int64_t i = threadIdx.x; i < group.chunks; i += kThreads) sum += partial[i];
-      sum = block_sum(sum, shared) / static_cast<A>(group.numel);
-      if (group.target) sum *= static_cast<const A*>(p.weights)[term.loss - kAdversarialTerms];
-      if (threadIdx.x == 0) losses[term.loss] = sum;
-      total += sum;
-    }
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const GeneratorLossGroup& group = p.groups[warp / 2];
+  const GeneratorLossTerm& term = group.terms[warp % 2];
+  A sum = 0;
+  if (term.made) {
+    const A* partial = static_cast<const A*>(p.workspace) + term.partial;
+    for (int64_t i = lane; i < group.chunks; i += 32) sum += partial[i];
+    sum = warp_sum(sum) / static_cast<A>(group.numel);
+    if (group.target) sum *= static_cast<const A*>(p.weights)[term.loss - kAdversarialTerms];
   }
-  if (threadIdx.x == 0)
-    *static_cast<A*>(p.total) = p.scale ? total * *static_cast<const A*>(p.scale) : total;
+  if (threadIdx.x < kGeneratorTerms) losses[threadIdx.x] = 0;  // of terms that are not there
+  if (lane == 0) shared[warp] = sum;
+  __syncthreads();
+  if (lane == 0 && term.made) losses[term.loss] = sum;
+  if (threadIdx.x != 0) return;
+  A total = 0;
+  for (int w = 0; w < kWarps; ++w) total += shared[w];
+  *static_cast<A*>(p.total) = p.scale ? total * *static_cast<const A*>(p.scale) : total;
 }
 
 template <typename T, int kWidth>

@@ -129,6 +129,8 @@ MUTANTS = [
     Mutant("the second term's sum lands on the first's", GENERATOR,
            "[group.terms[t].partial + chunk] = whole", "[group.terms[0].partial + chunk] = whole"),
     Mutant("the upstream gradient is not applied", GENERATOR, "value[i] *= factor;", ";"),
+    Mutant("the total does not wait for the terms", GENERATOR,
+           "__syncthreads();\n  if (lane == 0 && term.made)", "if (lane == 0 && term.made)"),
     Mutant("a row beyond the pool is taken", POOL, "min(p.take[i], p.size + p.n - 1)", "p.take[i]"),
     Mutant("the last row is written", POOL, "p.put[i] >= p.size", "p.put[i] > p.size"),
     Mutant("infinity is kept", POOL, "x - x == 0 ? x :", "x == x ? x :"),

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <map>
 
 #include "null_cuda.h"
@@ -14,6 +15,7 @@ namespace {
 struct Block {
   size_t bytes;
   Kind kind;
+  bool of_graph;  // allocated while a graph was captured
 };
 
 // Never destroyed: PyTorch frees memory while the process ends.
@@ -31,7 +33,7 @@ cudaError_t allocate(void** address, size_t bytes, Kind kind) {
   *address = mmap(nullptr, bytes, access, flags, -1, 0);
   if (*address == MAP_FAILED) return fail(cudaErrorMemoryAllocation, "allocation");
   std::lock_guard guard(lock());
-  blocks()[reinterpret_cast<uintptr_t>(*address)] = {bytes, kind};
+  blocks()[reinterpret_cast<uintptr_t>(*address)] = {bytes, kind, is_any_capturing()};
   return cudaSuccess;
 }
 
@@ -45,6 +47,25 @@ cudaError_t release(void* address) {
   return cudaSuccess;
 }
 
+// The block that an address lies in, or null.
+const Block* block_of(const void* address) {
+  const auto at = reinterpret_cast<uintptr_t>(address);
+  const auto next = blocks().upper_bound(at);
+  if (next == blocks().begin()) return nullptr;
+  const auto& [start, block] = *std::prev(next);
+  return at < start + block.bytes ? &block : nullptr;
+}
+
+// A graph's memory is the graph's: what lies there at a replay may be overwritten by it before it
+// is read, because a block is used more than once in a graph.
+cudaError_t refuse_outside_of_graph(const void* target, cudaStream_t stream) {
+  std::lock_guard guard(lock());
+  const Block* const block = block_of(target);
+  if (!block || !block->of_graph || block->kind != Kind::kDevice || is_capturing(stream))
+    return cudaSuccess;
+  return fail(cudaErrorIllegalAddress, "a write from outside of a graph into the graph's memory");
+}
+
 const char* name_of(Kind kind) {
   return kind == Kind::kDevice ? "device" : kind == Kind::kPinned ? "pinned" : "pageable";
 }
@@ -53,6 +74,7 @@ cudaError_t copy(void* target, const void* source, size_t bytes, cudaStream_t st
   const Kind to = kind_of(target), from = kind_of(source);
   if (is_capturing(stream) && (to == Kind::kUnknown || from == Kind::kUnknown))
     return forbid("copy of pageable memory");
+  if (const auto error = refuse_outside_of_graph(target, stream)) return error;
   if (to != Kind::kDevice && from == Kind::kDevice) count_copy_to_host();
   note(std::string("copy ") + name_of(from) + " to " + name_of(to), stream);
   if (is_capturing(stream) || to == Kind::kDevice) return cudaSuccess;
@@ -67,11 +89,8 @@ cudaError_t copy(void* target, const void* source, size_t bytes, cudaStream_t st
 
 Kind kind_of(const void* address) {
   std::lock_guard guard(lock());
-  const auto at = reinterpret_cast<uintptr_t>(address);
-  auto next = blocks().upper_bound(at);
-  if (next == blocks().begin()) return Kind::kUnknown;
-  const auto& [start, block] = *--next;
-  return at < start + block.bytes ? block.kind : Kind::kUnknown;
+  const Block* const block = block_of(address);
+  return block ? block->kind : Kind::kUnknown;
 }
 
 }  // namespace null_cuda
@@ -145,6 +164,7 @@ NULL_CUDA_API cudaError_t cudaMemcpyAsync(void* target, const void* source, size
 NULL_CUDA_API cudaError_t cudaMemsetAsync(void* target, int, size_t, cudaStream_t stream) {
   if (null_cuda::kind_of(target) != Kind::kDevice)
     return null_cuda::fail(cudaErrorInvalidValue, "cudaMemsetAsync");
+  if (const auto error = null_cuda::refuse_outside_of_graph(target, stream)) return error;
   null_cuda::note("memset", stream);
   return cudaSuccess;
 }

@@ -37,6 +37,9 @@ void note(const std::string& work, cudaStream_t stream);
 // Whether the stream is being captured, so that work is not to be done now.
 bool is_capturing(cudaStream_t stream);
 
+// Whether any stream is being captured: device memory allocated meanwhile belongs to the graph.
+bool is_any_capturing();
+
 // What a graph holds: its work by name.
 struct Graph {
   std::vector<std::string> work;

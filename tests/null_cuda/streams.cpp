@@ -77,6 +77,11 @@ void note(const std::string& work, cudaStream_t stream) {
   }
 }
 
+bool is_any_capturing() {
+  std::lock_guard guard(lock());
+  return state().capture != nullptr;
+}
+
 bool is_capturing(cudaStream_t stream) {
   std::lock_guard guard(lock());
   return capture_of(stream) != nullptr;

@@ -102,6 +102,55 @@ print(values)
     assert printed == "[0.0, 0.0, 0.0, 0.0, 0.0]"
 
 
+MEMORY = """
+import torch, under
+x = torch.ones(3, device="cuda")
+graph = torch.cuda.CUDAGraph()
+with torch.cuda.graph(graph):
+    y = x * 2
+x.copy_(torch.ones(3))
+graph.replay()
+values = y.clone()
+try:
+    y.copy_(torch.ones(3))
+except Exception as error:
+    print(error)
+"""
+
+
+def test_a_graphs_memory_is_not_written_from_outside_of_it():
+    assert "illegal memory access" in under(MEMORY)
+
+
+ADAM = """
+import torch, under
+from cyclegan_fast.training.optimizer import Adam
+
+def captured(plain_steps, told):
+    weight = torch.nn.Parameter(torch.zeros(5, device="cuda"))
+    adam = Adam([("weight", weight)], 1e-3, 0.5)
+    weight.grad = torch.zeros_like(weight)
+    for _ in range(plain_steps):
+        adam.step()
+    for _ in range(2):
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            adam.step()
+        if told:
+            adam.finish_capture()
+    return "captured"
+
+for case in ((0, True), (1, False), (1, True)):
+    try:
+        print(captured(*case))
+    except RuntimeError as error:
+        print(str(error).split(":")[0])
+"""
+
+
+def test_a_step_of_adam_is_captured_after_a_plain_one_and_told_when():
+    assert under(ADAM).split() == ["adam", "adam", "captured"]
+
+
 def test_the_host_cannot_follow_a_pointer_to_the_device():
     code = "import ctypes, torch; x = torch.ones(5).cuda(); ctypes.string_at(x.data_ptr(), 4)"
     command = [sys.executable, str(HERE / "under.py"), "-c", code]

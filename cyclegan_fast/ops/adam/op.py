@@ -88,10 +88,8 @@ def adam(
     halves = halves or [None] * len(params)
     if not params:
         return
-    grads = [
-        grad if grad.stride() == param.stride() else torch.empty_like(param).copy_(grad)
-        for param, grad in zip(params, grads, strict=True)
-    ]
+    if len(grads) == len(params):
+        grads = [_like(param, grad) for param, grad in zip(params, grads, strict=True)]
     _check((params, grads, exp_avgs, exp_avg_sqs), steps, halves)
     chosen = backend.resolve(STEM, params[0].device.type, params[0].dtype)
     if chosen == "reference":
@@ -170,6 +168,19 @@ def _(params, *_arguments):
     return None
 
 
+def _like(param: Tensor, grad: Tensor) -> Tensor:
+    """Return a gradient in its parameter's layout; one of another shape is left to be refused."""
+    if grad.shape != param.shape or _same_order(grad, param):
+        return grad
+    return torch.empty_like(param).copy_(grad)
+
+
+def _same_order(a: Tensor, b: Tensor) -> bool:
+    """Whether elements lie alike in memory; strides of nothing and of one say nothing."""
+    sizes = zip(a.shape, a.stride(), b.stride(), strict=True)
+    return not a.numel() or all(size == 1 or s == t for size, s, t in sizes)
+
+
 def _check(
     groups: tuple[list[Tensor], ...], steps: list[Tensor], halves: list[Tensor | None]
 ) -> None:
@@ -191,7 +202,7 @@ def _check(
         for i, (tensor, param) in enumerate(zip(tensors, params, strict=True)):
             if tensor is None or first is None:
                 continue
-            if tensor.shape != param.shape or tensor.stride() != param.stride():
+            if tensor.shape != param.shape or not _same_order(tensor, param):
                 raise ValueError(
                     f"{STEM}: {name}[{i}] must have its parameter's shape and strides "
                     f"{tuple(param.shape)} {param.stride()}, got {tuple(tensor.shape)} "

@@ -14,13 +14,20 @@ SOURCES := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f)
 PYTEST := $(BIN)/python -m pytest
 BENCH := $(PYTEST) benchmarks -q -o python_files='bench_*.py' -o python_functions='bench_*'
 
-.PHONY: demo test check build bench fuzz mutants gpu-report clean
+# The oldest PyTorch that is supported brings the oldest Triton. Paths of tests: all, if none.
+OLDEST := $(VENV)-oldest
+OLDEST_TESTS ?=
+
+.PHONY: demo test test-oldest check build bench fuzz mutants gpu-report clean
 
 demo: $(VENV)/.package  ## make a small data set, train on it, evaluate, and show the report
 	$(BIN)/cyclegan-fast demo
 
 test: $(VENV)/.dev  ## the whole suite; GPU tests run where there is a GPU
 	OMP_NUM_THREADS=1 $(PYTEST) -q -n auto
+
+test-oldest: $(VENV)/.dev $(OLDEST)/.torch  ## Triton's kernels with the oldest PyTorch and Triton
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python tests/oldest.py $(OLDEST_TESTS)
 
 check: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff check .
@@ -51,7 +58,12 @@ gpu-report:  ## GPU tests and benchmarks, their record and pages; PART=tests|ste
 	  $(if $(UPSTREAM),--upstream $(UPSTREAM))
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) build dist *.egg-info cyclegan_fast/*.so .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info cyclegan_fast/*.so .pytest_cache .ruff_cache .mypy_cache
+
+$(OLDEST)/.torch: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet "torch==2.11.*" numpy "pillow>=13" pytest==9.2.0 pytest-xdist==3.8.0
+	touch $@
 
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)

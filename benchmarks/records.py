@@ -29,12 +29,13 @@ def open_record(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def commit() -> str:
-    """The checkout's commit, "+dirty" with changes; without git, CYCLEGAN_FAST_COMMIT.
+    """CYCLEGAN_FAST_COMMIT, for a copy of a tree; else the checkout's, "+dirty" with changes.
 
     Records do not count as changes: one benchmark writes what the next one finds.
     """
     stated = os.environ.get(COMMIT_VARIABLE, "unknown")
-    if not (ROOT / ".git").exists():  # an unpacked tree may lie in somebody else's checkout
+    # An unpacked tree may lie in somebody else's checkout, or carry the .git of an earlier one.
+    if stated != "unknown" or not (ROOT / ".git").exists():
         return stated
     try:
         head = run(["git", "-C", str(ROOT), "rev-parse", "HEAD"])

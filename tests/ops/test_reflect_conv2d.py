@@ -153,7 +153,7 @@ def test_gradcheck(each_backend, device):
 
 def test_opcheck(device, fused_backend):
     for memory_format, act in ((FORMATS[0], "tanh"), (FORMATS[1], "none")):
-        x, weight, bias = operands((2, 3, 6, 5), (4, 3, 3, 3), torch.float32, device, memory_format)
+        x, weight, bias = operands((1, 3, 3, 4), (4, 3, 3, 3), torch.float32, device, memory_format)
         last = memory_format == torch.channels_last
         arguments = (x, weight, bias, 1, 2, act, last, fused_backend)
         torch.library.opcheck(torch.ops.cyclegan_fast.reflect_conv2d.default, arguments)
@@ -202,8 +202,8 @@ def test_under_autocast_float64_stays(device):
 
 
 def test_ten_runs_give_the_same_bits(device, each_backend):
-    leaves = operands((2, 17, 9, 9), (18, 17, 3, 3), torch.float32, device)
-    grad = torch.randn(2, 18, 9, 9, device=device)
+    leaves = operands((2, 17, 5, 4), (18, 17, 3, 3), torch.float32, device)
+    grad = torch.randn(2, 18, 5, 4, device=device)
 
     def run():
         y = reflect_conv2d(*leaves, padding=1, act="tanh")

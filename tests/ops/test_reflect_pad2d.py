@@ -27,7 +27,7 @@ CASES = [
 @pytest.mark.parametrize(("shape", "pad"), CASES, ids=str)
 def test_equals_torch(shape, pad, memory_format, dtype, device, each_backend):
     if (each_backend, device) == ("triton", "cpu") and shape[1] == 70_000:
-        shape = (1, 7_000, *shape[2:])  # interpreted; its grids have one dimension
+        shape = (1, 1_500, *shape[2:])  # interpreted; its grids have one dimension
     x = (
         torch.randn(shape, device=device, dtype=torch.float64)
         .to(dtype)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import least_bytes  # noqa: E402
-from count_launches import Counter  # noqa: E402
+from count_launches import IN_THE_LEAST, Counter, count  # noqa: E402
+from ours import OursIteration  # noqa: E402
 
 from cyclegan_fast.ops import instance_norm_act, reflect_conv2d  # noqa: E402
 
@@ -88,3 +89,21 @@ def test_the_least_is_that_of_upstreams_networks():
     once, twice = (least_bytes.least(256, batch) for batch in (1, 2))
     for group, (launches, moved) in once.items():
         assert twice[group][0] == launches and moved <= twice[group][1] <= 2 * moved
+
+
+def test_an_iteration_moves_no_more_than_the_least_and_the_terms_beyond_it():
+    """With each pass alone, as the least is counted; convolutions are counted, not computed."""
+    images = tuple(torch.zeros(2, 1, 3, 256, 256))
+    groups = count(OursIteration("bf16", graph=False, images=images, merge="off"))
+    assert sum(group.launches for group in groups.values()) <= 1450
+    beyond = {
+        name: moved
+        for group in groups.values()
+        for name, moved in group.moved.items()
+        if name not in IN_THE_LEAST
+    }
+    assert {"tanh", "_to_copy", "reflect_conv2d pad", "leaky_relu_"} < set(beyond)
+    least = sum(moved for _, moved in least_bytes.least(256, 1).values())
+    moved = sum(group.bytes for group in groups.values())
+    assert moved - sum(beyond.values()) <= least
+    assert moved <= 1.02 * least, "the terms beyond it have grown"

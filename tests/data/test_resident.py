@@ -26,8 +26,10 @@ def root(tmp_path):
     return tmp_path
 
 
-def resident(data, dtype=torch.float32, layout=torch.contiguous_format) -> ResidentPictures:
-    made = ResidentPictures.of(data, CPU, dtype, layout)
+def resident(
+    data, dtype=torch.float32, layout=torch.contiguous_format, device="cpu"
+) -> ResidentPictures:
+    made = ResidentPictures.of(data, torch.device(device), dtype, layout)
     assert isinstance(made, ResidentPictures), made
     return made
 
@@ -44,14 +46,15 @@ def resident(data, dtype=torch.float32, layout=torch.contiguous_format) -> Resid
     ],
     ids=str,
 )
-def test_batches_are_the_datasets(root, options, layout):
+def test_batches_are_the_datasets(root, options, layout, device):
     data, other = (UnpairedDataset(root, **options) for _ in range(2))
-    ours = resident(data, layout=layout)
+    ours = resident(data, layout=layout, device=device)
     for step in range(6):
         expected, batch = other.batch(step, 2), ours.batch(step, 2)
         assert batch["A_paths"] == expected["A_paths"] and batch["B_paths"] == expected["B_paths"]
         for side in "AB":
-            assert torch.equal(batch[side], expected[side])
+            assert batch[side].device.type == device
+            assert torch.equal(batch[side].cpu(), expected[side])
             assert batch[side].is_contiguous(memory_format=layout)
     assert torch.equal(data.batch(1, 2)["A"], other.batch(1, 2)["A"])  # still there for samples
 

@@ -222,7 +222,6 @@ WRITTEN = {
     "generator_loss_fwd": tuple(range(11, 19)),
     "generator_loss_bwd": tuple(range(7, 13)),
     "pool_exchange_fwd": (0, 4),
-    "augment_fwd": (4,),
     "lsgan_loss_fwd": (3,),
     "lsgan_loss_bwd": (4, 5),
 }

@@ -14,6 +14,8 @@ import triton
 from cyclegan_fast import backend
 from cyclegan_fast.errors import BackendUnavailableError
 from cyclegan_fast.ops import instance_norm_act, reflect_pad2d
+from cyclegan_fast.training.config import TrainConfig
+from cyclegan_fast.training.runtime import configured
 
 X = torch.randn(1, 2, 4, 4)
 
@@ -83,3 +85,12 @@ def test_each_backend_gives_its_own_result_path():
             with backend.use_backend(name):
                 instance_norm_act(X)
     assert dict(served) == {("instance_norm_act", name): 1 for name in ("reference", "native")}
+
+
+@pytest.mark.parametrize("option, served", [("auto", "reference"), ("native", "native")])
+def test_a_run_keeps_what_the_environment_asks_for_unless_told(option, served):
+    config = TrainConfig(dataroot="unused", device="cpu", backend=option)
+    with backend.use_backend("reference"):
+        with configured(config):
+            assert backend.policy() == served
+        assert backend.policy() == "reference"

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from cyclegan_fast.training.reporter import RunInfo
     from cyclegan_fast.training.trainer import Trainer
 
-OPS = ("instance_norm_act", "reflect_pad2d", "l1_loss", "lsgan_loss")
+# Of a step, in the order of its work; the last ones work in full precision.
+OPS = ("instance_norm_act", "reflect_conv2d", "generator_loss", "lsgan_loss")
+OPS_OF_FULL_PRECISION = ("augment", "pool_exchange", "adam")
 
 
 def lines(info: RunInfo, data: UnpairedDataset, samples: str, notes: list[str]) -> list[str]:
@@ -89,12 +91,16 @@ def choices(trainer: Trainer) -> list[str]:
         len(fusion.explain(net).fused) for net in (trainer.networks.G_A, trainer.networks.D_A)
     ]
     chosen.append(f"fused ops {counts[0]} in each generator, {counts[1]} in each discriminator")
-    dtype = trainer.precision.half or torch.float32
+    full = trainer.networks.dtype
+    dtypes = dict.fromkeys(OPS, trainer.precision.half or full)
+    dtypes |= dict.fromkeys(OPS_OF_FULL_PRECISION, full)
     served: dict[str, list[str]] = {}
-    for op in OPS:
+    for op, dtype in dtypes.items():
         served.setdefault(backend.resolve(op, device.type, dtype), []).append(op)
     for name, stems in served.items():
-        why = "" if name != "reference" else f": {_why_reference(stems[0], device.type, dtype)}"
+        first = stems[0]
+        reason = _why_reference(first, device.type, dtypes[first]) if name == "reference" else ""
+        why = f": {reason}" if reason else ""
         chosen.append(f"kernels {name} for {', '.join(stems)}{why}")
     return chosen
 

@@ -42,8 +42,10 @@ def configured(config: TrainConfig) -> Iterator[None]:
             # Read when cuBLAS starts; without it PyTorch refuses deterministic matrix products.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+    # auto leaves in force what the environment asks for.
+    chosen = backend.policy() if config.backend == "auto" else config.backend
     try:
-        with backend.use_backend(config.backend):
+        with backend.use_backend(chosen):
             yield
     finally:
         cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = before

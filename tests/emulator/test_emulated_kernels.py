@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "gpu")]
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "gpu"), str(HERE.parent / "csrc")]
 import emulator  # noqa: E402
 import raw_ops  # noqa: E402
+from fenced import Fences  # noqa: E402
 from raw_ops import NormCase  # noqa: E402
 from test_cuda_augment import test_augment  # noqa: E402, F401
 from test_cuda_generator_loss import (  # noqa: E402, F401
@@ -37,6 +39,8 @@ from test_cuda_ops import (  # noqa: E402, F401 - their bodies are what is colle
     test_the_derivative_at_zero_is_that_below_zero,
 )
 from test_cuda_pool_exchange import test_pool_exchange  # noqa: E402, F401
+
+from cyclegan_fast.ops import PackedPictures, augment_reference  # noqa: E402
 
 pytestmark = pytest.mark.skipif(emulator.why_not() is not None, reason=str(emulator.why_not()))
 
@@ -71,3 +75,14 @@ def test_norm_of_more_planes_than_a_grids_y(layout):
     """test_norm_of_many_planes and test_reflect_pad2d_of_many_planes, once per layout."""
     NormCase((70000, 1, 2, 2), torch.bfloat16, layout, "relu", 1).check()
     check_reflect_pad2d(torch.bfloat16, layout, (70000, 1, 2, 3), 1)
+
+
+def test_augment_reads_no_byte_beyond_its_pictures():
+    """The last picture ends at a page that nobody may touch; weights reach beyond it."""
+    pixels = torch.randint(256, (9, 7, 3), dtype=torch.uint8).numpy()
+    pictures = PackedPictures.pack([pixels], [(11, 12)])
+    fences = Fences(at_end=True)
+    levels = fences.tensor(pictures.levels.shape, torch.uint8).copy_(pictures.levels)
+    picks, out = torch.zeros(1, 4, dtype=torch.int64), torch.empty(1, 3, 11, 12)
+    raw_ops.ops.augment_fwd(levels, pictures.table, pictures.taps, picks, out)
+    assert torch.equal(out, augment_reference(pictures, picks, (11, 12)))

@@ -35,10 +35,11 @@ def test_pool_exchange(dtype, layout, shape, decision):
     odd = torch.tensor([float("nan"), float("inf"), -float("inf")], dtype=dtype)
     pictures[:, 0, 0, 0] = odd.to(raw_ops.device)
     take, put = (torch.tensor(numbers, device=raw_ops.device) for numbers in decision)
-    expected_rows = rows.clone()
+    expected_rows, last = rows.clone(), rows[-1].clone()
     expected = pool_exchange_reference(expected_rows, pictures, take, put)
     shown = torch.full_like(pictures, 7.0)
     raw_ops.ops.pool_exchange_fwd(rows, pictures, take, put, shown)
+    assert torch.equal(rows[-1], last)
     for ours, theirs in ((shown, expected), (rows[:-1], expected_rows[:-1])):
         assert torch.equal(ours.isnan(), theirs.isnan())
         assert torch.equal(ours.nan_to_num(7.0, 8.0, 9.0), theirs.nan_to_num(7.0, 8.0, 9.0))

@@ -5,7 +5,7 @@
 
 A mutant of a CUDA kernel is a copy of csrc with one change, executed by test_emulated_kernels.py;
 one of a Triton kernel a copy of the package, whose kernels tests/ops interprets. Exit code 1 if one
-survives. What was run is renewed in benchmarks/results/mutants.json.
+survives. What was run is renewed in benchmarks/results/mutants.json, mutant by mutant.
 """
 
 from __future__ import annotations
@@ -37,12 +37,22 @@ CUDA_TESTS = {
     "lsgan": "loss",
     "generator": "generator",
     "pool": "pool",
-    "augment": "augment",
+    "augment.cu": "augment",
 }
-TRITON_TESTS = ("test_triton_tiles", "test_far_strides", "test_losses", "test_reflect_pad2d")
-TRITON_TESTS += ("test_adam", "test_generator_loss", "test_given_statistics")
-TRITON_TESTS += ("test_instance_norm_act", "test_reflect_conv2d")
-TRITON_TESTS += ("test_pool_exchange", "test_augment")
+# By the folder of a file, or by its name: files of tests, and what of test_triton_tiles.py.
+TRITON_TESTS = {
+    "adam": (["adam"], ""),
+    "augment": (["augment", "far_strides"], ""),
+    "generator_loss": (["generator_loss"], ""),
+    "instance_norm_act": (["given_statistics", "instance_norm_act", "far_strides"], "test_norm"),
+    "l1_loss": (["losses"], "loss"),
+    "lsgan_loss": (["losses"], "loss"),
+    "_triton_loss.py": (["losses"], "loss"),
+    "pool_exchange": (["pool_exchange", "far_strides"], ""),
+    "reflect_conv2d": (["reflect_conv2d", "far_strides"], "convolution or splits"),
+    "reflect_pad2d": (["reflect_pad2d"], "test_pad"),
+    "_triton.py": (["reflect_pad2d", "losses", "given_statistics", "generator_loss"], "test_"),
+}
 
 
 def main() -> int:
@@ -61,26 +71,33 @@ def main() -> int:
         print(*(_title(*each) for each in chosen), sep="\n")
         return 0
     began = time.perf_counter()
-    for language in dict.fromkeys(language for language, _ in chosen):
-        if (failure := _first_failure(language, None)) is not None:
-            print(f"the unchanged kernels fail: {failure}")
-            return 1
     rows = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        killers = pool.map(lambda each: _first_failure(*each), chosen)
+        # The unchanged kernels, once for each selection of tests.
+        unchanged = {_tests(*each): (each[0], each[1].file) for each in chosen}.values()
+        for failure in pool.map(lambda each: _first_failure(each[0], None, each[1]), unchanged):
+            if failure is not None:
+                print(f"the unchanged kernels fail: {failure}")
+                return 1
+        killers = pool.map(lambda each: _first_failure(*each, each[1].file), chosen)
         for (language, mutant), killer in zip(chosen, killers, strict=True):
             row = {"language": language, "file": mutant.file, "fault": mutant.fault}
             rows.append(row | {"killed_by": killer})
             print(f"{'killed' if killer else 'SURVIVES':9} {_title(language, mutant)}", flush=True)
+            _record(rows[-1:])
     survivors = [row for row in rows if row["killed_by"] is None]
     seconds = time.perf_counter() - began
+    kept, existing = _record([])
     print(f"{len(rows) - len(survivors)} of {len(rows)} killed, {seconds:.0f} s")
-    _record(rows)
+    print(f"{kept} of {existing} mutants on record in {RECORD}")
     return 1 if survivors else 0
 
 
-def _record(rows: list[dict[str, str | None]]) -> None:
-    """Renew the rows of the mutants that were run, and drop those of mutants that are no more."""
+def _record(rows: list[dict[str, str | None]]) -> tuple[int, int]:
+    """Renew the rows of the mutants that were run, and drop those of mutants that are no more.
+
+    Returns how many are on record, and how many there are.
+    """
     known = json.loads(RECORD.read_text())["mutants"] if RECORD.exists() else []
 
     def key(row: dict[str, str | None]) -> tuple[str | None, ...]:
@@ -90,42 +107,56 @@ def _record(rows: list[dict[str, str | None]]) -> None:
     existing = [(x, m.file, m.fault) for x, mutants in MUTANTS.items() for m in mutants]
     kept = [by_key[each] for each in existing if each in by_key]
     RECORD.write_text(json.dumps({"mutants": kept}, indent=1) + "\n")
-    print(f"{len(kept)} of {len(existing)} mutants on record in {RECORD}")
+    return len(kept), len(existing)
 
 
 def _title(language: str, mutant: Mutant) -> str:
     return f"{language} {mutant.file}: {mutant.fault}"
 
 
-def _first_failure(language: str, mutant: Mutant | None) -> str | None:
-    """Return what killed the mutant, or None."""
+def _tests(language: str, mutant: Mutant) -> tuple[str, str]:
+    """Return what decides which tests are run: the key of CUDA_TESTS or of TRITON_TESTS."""
+    path = Path(mutant.file)
+    key = path.name.partition("_")[0] if language == "cuda" else path.parts[0]
+    return language, key if language == "triton" or key in CUDA_TESTS else ""
+
+
+def _first_failure(language: str, mutant: Mutant | None, file: str) -> str | None:
+    """Return what killed the mutant of a file, or None."""
     with tempfile.TemporaryDirectory() as folder:
         run = _run_cuda if language == "cuda" else _run_triton
-        done = run(Path(folder), mutant)
+        done = run(Path(folder), mutant, file)
     if done.returncode == 0:
         return None
+    if done.returncode < 0:
+        return f"signal {-done.returncode}"
     named = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     if not named:
         raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
     return named[0].split(" ", 1)[1].split(" - ")[0].removeprefix("tests/")
 
 
-def _run_cuda(folder: Path, mutant: Mutant | None) -> subprocess.CompletedProcess[str]:
+def _run_cuda(folder: Path, mutant: Mutant | None, file: str) -> subprocess.CompletedProcess[str]:
     csrc = folder / "csrc"
     shutil.copytree(ROOT / "csrc", csrc)
     _change(csrc, mutant)
-    part = Path(mutant.file).name.partition("_")[0] if mutant else "common"
+    part = Path(file).name.partition("_")[0]
     tests = [TESTS / "emulator" / "test_emulated_kernels.py", "-k", CUDA_TESTS.get(part, "test")]
     return _pytest(tests, CYCLEGAN_FAST_TEST_CSRC=str(csrc))
 
 
-def _run_triton(folder: Path, mutant: Mutant | None) -> subprocess.CompletedProcess[str]:
+def _run_triton(folder: Path, mutant: Mutant | None, file: str) -> subprocess.CompletedProcess[str]:
     package = folder / "cyclegan_fast"
     shutil.copytree(ROOT / "cyclegan_fast", package)
     _change(package / "ops", mutant)
-    tests = [TESTS / "ops" / f"{name}.py" for name in TRITON_TESTS]
+    names, tiles = TRITON_TESTS[Path(file).parts[0]]
+    tests = [TESTS / "ops" / f"test_{name}.py" for name in names]
+    chosen = "triton and not tiles"
+    if tiles:
+        tests.insert(0, TESTS / "ops" / "test_triton_tiles.py")
+        chosen += f" or tiles and ({tiles})"
     # Before the checkout and before what is installed.
-    return _pytest([*tests, "-k", "triton"], PYTHONPATH=str(folder), PYTHONSAFEPATH="1")
+    return _pytest([*tests, "-k", chosen], PYTHONPATH=str(folder), PYTHONSAFEPATH="1")
 
 
 def _change(folder: Path, mutant: Mutant | None) -> None:

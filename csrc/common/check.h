@@ -41,6 +41,21 @@ inline const char* name(Dtype dtype) {
   return kNames[static_cast<int>(dtype)];
 }
 
+inline const char* name(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Byte:
+      return "uint8";
+    case ScalarType::Char:
+      return "int8";
+    case ScalarType::Int:
+      return "int32";
+    case ScalarType::Long:
+      return "int64";
+    default:
+      return torch::headeronly::toString(dtype);
+  }
+}
+
 // Statistics, sums and losses: float64 for float64, float32 for the rest.
 inline Dtype accumulator(Dtype dtype) {
   return dtype == Dtype::kFloat64 ? Dtype::kFloat64 : Dtype::kFloat32;
@@ -87,7 +102,22 @@ class Checker {
       fail(argument, text("of dtype ", name(expected)), name(got));
   }
 
-  // Shape and the first tensor's device, for a tensor of whole numbers.
+  // A dtype of whole numbers, shape and the first tensor's device; strides are not looked at.
+  void whole(const char* argument, const Tensor& x, const Shape& shape, ScalarType expected) const {
+    if (x.scalar_type() != expected)
+      fail(argument, text("of dtype ", name(expected)),
+           torch::headeronly::toString(x.scalar_type()));
+    place(argument, x, shape);
+  }
+
+  // Like the above, and dense in memory order.
+  void whole_contiguous(const char* argument, const Tensor& x, const Shape& shape,
+                        ScalarType expected) const {
+    whole(argument, x, shape, expected);
+    in_memory_order(argument, x);
+  }
+
+  // Shape and the first tensor's device.
   void place(const char* argument, const Tensor& x, const Shape& shape) const {
     const auto sizes = x.sizes();
     bool same = sizes.size() == shape.size();
@@ -100,7 +130,7 @@ class Checker {
   // Like the above, and dense in memory order.
   void contiguous(const char* argument, const Tensor& x, const Shape& shape, Dtype expected) const {
     like(argument, x, shape, expected);
-    if (!x.is_contiguous()) fail(argument, "contiguous", "strides " + list_text(x.strides()));
+    in_memory_order(argument, x);
   }
 
   // Like the above, for an image that must have a given layout.
@@ -150,6 +180,10 @@ class Checker {
   }
 
  private:
+  void in_memory_order(const char* argument, const Tensor& x) const {
+    if (!x.is_contiguous()) fail(argument, "contiguous", "strides " + list_text(x.strides()));
+  }
+
   static std::string device_text(const Tensor& x) {
     const auto device = x.device();
     const char* type = x.is_cpu() ? "cpu" : x.is_cuda() ? "cuda" : "device";

@@ -8,15 +8,6 @@
 
 namespace cyclegan_fast {
 
-inline void check_whole(const Checker& check, const char* argument, const Tensor& x,
-                        ScalarType dtype, const Shape& shape) {
-  if (x.scalar_type() != dtype)
-    check.fail(argument, text("of dtype ", torch::headeronly::toString(dtype)),
-               torch::headeronly::toString(x.scalar_type()));
-  check.place(argument, x, shape);
-  if (!x.is_contiguous()) check.fail(argument, "contiguous", "strides " + list_text(x.strides()));
-}
-
 inline AugmentParams augment_args(const Tensor& levels, const Tensor& table, const Tensor& taps,
                                   const Tensor& picks, const Tensor& out) {
   const Checker check("augment_fwd", out);
@@ -29,10 +20,10 @@ inline AugmentParams augment_args(const Tensor& levels, const Tensor& table, con
   if (table.dim() != 2 || table.sizes()[0] < 1)
     check.fail("table", "of shape [P, 7], P at least 1", list_text(table.sizes()));
   const int64_t pictures = table.sizes()[0];
-  check_whole(check, "levels", levels, ScalarType::Byte, {levels.numel()});
-  check_whole(check, "table", table, ScalarType::Long, {pictures, kAugmentColumns});
-  check_whole(check, "taps", taps, ScalarType::Int, {taps.numel()});
-  check_whole(check, "picks", picks, ScalarType::Long, {n, 4});
+  check.whole_contiguous("levels", levels, {levels.numel()}, ScalarType::Byte);
+  check.whole_contiguous("table", table, {pictures, kAugmentColumns}, ScalarType::Long);
+  check.whole_contiguous("taps", taps, {taps.numel()}, ScalarType::Int);
+  check.whole_contiguous("picks", picks, {n, 4}, ScalarType::Long);
   return {.dtype = dtype,
           .channels_last = layout == Layout::kChannelsLast,
           .n = n,

@@ -34,10 +34,8 @@ inline void check_flat(const Checker& check, const char* argument, const Tensor&
 }
 
 inline void check_sign(const Checker& check, const Tensor& sign, const Tensor& first) {
-  if (sign.scalar_type() != ScalarType::Char)
-    check.fail("sign", "of dtype int8", torch::headeronly::toString(sign.scalar_type()));
   const auto sizes = first.sizes();
-  check.place("sign", sign, Shape(sizes.begin(), sizes.end()));
+  check.whole("sign", sign, Shape(sizes.begin(), sizes.end()), ScalarType::Char);
   check_order(check, "sign", sign, first);
 }
 

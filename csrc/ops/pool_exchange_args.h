@@ -7,15 +7,6 @@
 
 namespace cyclegan_fast {
 
-inline const int64_t* check_numbers(const Checker& check, const char* argument, const Tensor& x,
-                                    int64_t n) {
-  if (x.scalar_type() != ScalarType::Long)
-    check.fail(argument, "of dtype int64", torch::headeronly::toString(x.scalar_type()));
-  check.place(argument, x, {n});
-  if (!x.is_contiguous()) check.fail(argument, "contiguous", "strides " + list_text(x.strides()));
-  return static_cast<const int64_t*>(data(x));
-}
-
 inline PoolExchangeParams pool_exchange_args(const Tensor& rows, const Tensor& pictures,
                                              const Tensor& take, const Tensor& put,
                                              const Tensor& shown) {
@@ -29,12 +20,14 @@ inline PoolExchangeParams pool_exchange_args(const Tensor& rows, const Tensor& p
   if (sizes[0] < 2) check.fail("rows", "of at least two pictures", list_text(sizes));
   check.image("pictures", pictures, {n, c, h, w}, dtype, layout);
   check.image("shown", shown, {n, c, h, w}, dtype, layout);
+  check.whole_contiguous("take", take, {n}, ScalarType::Long);
+  check.whole_contiguous("put", put, {n}, ScalarType::Long);
   return {.dtype = dtype,
           .n = n,
           .size = sizes[0] - 1,
           .elements = c * h * w,
-          .take = check_numbers(check, "take", take, n),
-          .put = check_numbers(check, "put", put, n),
+          .take = static_cast<const int64_t*>(data(take)),
+          .put = static_cast<const int64_t*>(data(put)),
           .pictures = data(pictures),
           .rows = mutable_data(rows),
           .shown = mutable_data(shown)};

@@ -32,6 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from cyclegan_fast import backend
+from cyclegan_fast.ops import _common
 from cyclegan_fast.ops.adam import triton_kernels
 
 RECORD = harness.RESULTS / "launches.json"
@@ -253,14 +254,12 @@ def _uncomputed(func, *args, **kwargs):
     meta, options = tree_map_only(Tensor, lambda t: t.to("meta"), (args, kwargs))
     made = func(*meta, **options)  # of reflect_conv2d_backward, three
     made = tree_map_only(Tensor, lambda t: torch.zeros_like(t, device="cpu"), made)
-    if func.overloadpacket.__name__ == "convolution" and any(map(_is_channels_last, args[:2])):
+    if func.overloadpacket.__name__ == "convolution" and torch.channels_last in map(
+        _common.memory_format, args[:2]
+    ):
         # As cuDNN does; without memory, the layout of the result is another.
         made = made.contiguous(memory_format=torch.channels_last)
     return made
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager

@@ -100,8 +100,7 @@ def timed(
         device: "cpu" or "cuda".
         cold: what is read is in no cache.
     """
-    contenders |= _copies(moved, calls, device)
-    times = harness.interleaved(contenders, device)
+    times = harness.interleaved(contenders | _copies(moved, calls, device), device)
     per_call = {label: t["median"] / calls for label, t in times.items()}
     copy = min(per_call[label] for label in (COPY, COPY_KERNEL) if label in per_call)
     return {

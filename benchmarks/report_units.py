@@ -160,8 +160,11 @@ def _ops(request: Request) -> list[Unit]:
         key=lambda pair: (pair[0] not in (1, 8), pair[1], pair[0]),
     ):
         for suite in suites:
-            if size != sizes[0] and "bench_size" not in suite.read_text():
+            text = suite.read_text()
+            if size != sizes[0] and "bench_size" not in text:
                 continue  # it has the shapes of 256 alone
+            if batch != batches[0] and "bench_batch" not in text:
+                continue  # it knows of no pictures
             options = ["--bench-device", request.device, "--bench-size", str(size)]
             options += ["--bench-batch", str(batch)]
             name = f"{suite.stem.removeprefix('bench_')} {size} batch {batch}"

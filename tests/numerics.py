@@ -30,6 +30,17 @@ def max_error(value: Tensor, truth: Tensor, where: Tensor | None = None) -> floa
     return float("inf") if bool(difference.isnan().any()) else difference.max().item()
 
 
+def same_values(a: Tensor, b: Tensor) -> bool:
+    """Whether all elements are equal, nan to nan."""
+    nan = torch.equal(a.isnan(), b.isnan())
+    return nan and torch.equal(a.nan_to_num(7.0, 8.0, 9.0), b.nan_to_num(7.0, 8.0, 9.0))
+
+
+def largest(x: Tensor) -> float:
+    """The largest finite magnitude."""
+    return torch.where(x.isfinite(), x.abs(), 0.0).max().item() if x.numel() else 0.0
+
+
 def floor(truth: Tensor, dtype: torch.dtype, terms: float = 0.0) -> float:
     """Two units in the last place at the largest magnitude of the truth, or of its terms.
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cyclegan_fast import draws
 from cyclegan_fast.ops import pool_exchange
+from cyclegan_fast.ops.pool_exchange.reference import finite
 
 
 class PoolDraws(NamedTuple):
@@ -181,7 +182,7 @@ class RaggedPool:
         kept = dict(zip(decision.put.tolist(), batch, strict=True))
         for row in sorted(kept):
             if row < self.size:
-                self._pictures[row : row + 1] = [_finite(kept[row])]  # replaces, or appends
+                self._pictures[row : row + 1] = [finite(kept[row])]  # replaces, or appends
         if len({picture.shape for picture in shown}) > 1:
             raise ValueError(
                 "pool: pictures of one batch must have one size, got "
@@ -202,11 +203,6 @@ class RaggedPool:
         """
         _check_fits(len(state), self.size)
         self._pictures = [state[row].to(device) for row in sorted(state)]
-
-
-def _finite(pictures: Tensor) -> Tensor:
-    # A picture of an overflowing fp16 step must not come back for ever. tanh ends at 1.
-    return pictures.nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0)
 
 
 def _check_fits(pictures: int, size: int) -> None:

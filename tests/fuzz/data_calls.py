@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from calls import DTYPES, LAYOUTS, arranged
-from numerics import assert_within_budget
+from numerics import assert_within_budget, largest, same_values
 from torch import Tensor
 
 from cyclegan_fast import ops
@@ -128,8 +128,8 @@ class DataCall:
         theirs = rows.clone()
         expected = ops.pool_exchange_reference(**(self.options | {"rows": theirs}))
         shown = ops.pool_exchange(**self.options)
-        assert same(shown, expected), "shown"
-        assert same(rows[:-1], theirs[:-1]), "kept"
+        assert same_values(shown, expected), "shown"
+        assert same_values(rows[:-1], theirs[:-1]), "kept"
 
     def _augment(self) -> None:
         channels = self.random.choice([1, 2, 3, 3, 4, 5])
@@ -215,14 +215,3 @@ class DataCall:
         copied = {name: [t.clone().to(dtype) for t in self.options[name]] for name in groups}
         steps = [step.clone() for step in self.options["steps"]]
         return self.options | copied | {"steps": steps, "halves": None}
-
-
-def largest(x: Tensor) -> float:
-    """The largest magnitude."""
-    return x.abs().max().item() if x.numel() else 0.0
-
-
-def same(ours: Tensor, theirs: Tensor) -> bool:
-    """Equal bit for bit, but for the bits of a nan and of zero."""
-    nan = torch.equal(ours.isnan(), theirs.isnan())
-    return nan and torch.equal(ours.nan_to_num(7.0, 8.0, 9.0), theirs.nan_to_num(7.0, 8.0, 9.0))

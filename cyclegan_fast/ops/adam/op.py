@@ -88,9 +88,11 @@ def adam(
     halves = halves or [None] * len(params)
     if not params:
         return
-    if len(grads) == len(params):
-        grads = [_like(param, grad) for param, grad in zip(params, grads, strict=True)]
     _check((params, grads, exp_avgs, exp_avg_sqs), steps, halves)
+    grads = [
+        grad if _same_strides(grad, param) else torch.empty_like(param).copy_(grad)
+        for param, grad in zip(params, grads, strict=True)
+    ]
     chosen = backend.resolve(STEM, params[0].device.type, params[0].dtype)
     if chosen == "reference":
         adam_reference(
@@ -168,15 +170,8 @@ def _(params, *_arguments):
     return None
 
 
-def _like(param: Tensor, grad: Tensor) -> Tensor:
-    """Return a gradient in its parameter's layout; one of another shape is left to be refused."""
-    if grad.shape != param.shape or _same_order(grad, param):
-        return grad
-    return torch.empty_like(param).copy_(grad)
-
-
-def _same_order(a: Tensor, b: Tensor) -> bool:
-    """Whether elements lie alike in memory; strides of nothing and of one say nothing."""
+def _same_strides(a: Tensor, b: Tensor) -> bool:
+    """Whether elements of one shape lie alike; strides of nothing and of one say nothing."""
     sizes = zip(a.shape, a.stride(), b.stride(), strict=True)
     return not a.numel() or all(size == 1 or s == t for size, s, t in sizes)
 
@@ -202,7 +197,11 @@ def _check(
         for i, (tensor, param) in enumerate(zip(tensors, params, strict=True)):
             if tensor is None or first is None:
                 continue
-            if tensor.shape != param.shape or not _same_order(tensor, param):
+            # A gradient of another layout is copied.
+            alike = tensor.shape == param.shape and (
+                name == "grads" or _same_strides(tensor, param)
+            )
+            if not alike:
                 raise ValueError(
                     f"{STEM}: {name}[{i}] must have its parameter's shape and strides "
                     f"{tuple(param.shape)} {param.stride()}, got {tuple(tensor.shape)} "

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,21 +61,16 @@ class PackedPictures:
                 "augment: pictures must be one or more, each with a size to be scaled to, got "
                 f"{len(pictures)} and {len(scaled)} sizes"
             )
-        axes = _Axes()
-        table = torch.empty(len(pictures), 7, dtype=torch.int64)
-        first = 0
-        for picture, (height, width), row in zip(pictures, scaled, table, strict=True):
+        axes, table, first = _Axes(), [], 0
+        for picture, (height, width) in zip(pictures, scaled, strict=True):
             _check(picture, pictures[0], height, width)
             h, w, _ = picture.shape
-            entry = [first, h, w, height, width, axes.place(0, h, height), axes.place(1, w, width)]
-            row.copy_(torch.tensor(entry))
+            taps = axes.place(0, h, height), axes.place(1, w, width)
+            table.append([first, h, w, height, width, *taps])
             first += picture.size
-        levels = torch.empty(first, dtype=torch.uint8)
-        for picture, entry in zip(pictures, table[:, 0].tolist(), strict=True):
-            levels.numpy()[entry : entry + picture.size] = picture.reshape(-1)
         return cls(
-            levels=levels,
-            table=table,
+            levels=torch.from_numpy(np.concatenate([p.reshape(-1) for p in pictures])),
+            table=torch.tensor(table),
             taps=torch.from_numpy(np.concatenate(axes.parts)),
             channels=pictures[0].shape[2],
             least=(min(h for h, _ in scaled), min(w for _, w in scaled)),
@@ -84,7 +80,7 @@ class PackedPictures:
     def to(self, device: torch.device | str) -> PackedPictures:
         """Return the same pictures on a device."""
         levels, table, taps = (t.to(device) for t in (self.levels, self.table, self.taps))
-        return PackedPictures(levels, table, taps, self.channels, self.least, self.most_taps)
+        return dataclasses.replace(self, levels=levels, table=table, taps=taps)
 
     def __len__(self) -> int:
         return len(self.table)

@@ -15,5 +15,10 @@ def pool_exchange_reference(rows: Tensor, pictures: Tensor, take: Tensor, put: T
     new = pictures[(take - size).clamp(min=0)]
     shown = torch.where((take < size)[:, None, None, None], old, new)
     kept = torch.where((put >= 0) & (put < size), put, size)
-    rows[kept] = pictures.nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0)
+    rows[kept] = finite(pictures)
     return shown
+
+
+def finite(pictures: Tensor) -> Tensor:
+    """Return what is kept of pictures: one of an overflowing step must not come back for ever."""
+    return pictures.nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0)  # tanh ends at 1

@@ -11,6 +11,11 @@ from typing import Any
 from tables import device_words, step_table
 
 SECTION = re.compile(r"(?P<op>[a-z0-9_]+) (?P<size>\d+) batch (?P<batch>\d+)$")
+# What a kernel that only moves memory is held to, and the time below which launches, not bytes,
+# are what it costs.
+GOAL_X_COPY, LONG_US = 1.18, 20
+COPY = "copy kernel, the same bytes"
+LARGEST = 12  # kernels of a profile that the page shows
 
 
 def write(record: Path) -> list[Path]:
@@ -45,6 +50,10 @@ def markdown(name: str, content: dict[str, Any]) -> str:
             parts.append(step_table(section, record))
         elif section.startswith("train "):
             parts.append(_train(section, record))
+    for section, record in sorted(content.items()):
+        if section.startswith("profile "):
+            parts.append(_profile(section, record))
+    parts += _goals(content)
     for section, record in _ops(content):
         parts.append(_op_table(section, record))
     if "report" in content:
@@ -60,6 +69,74 @@ def _train(section: str, record: dict[str, Any]) -> str:
         f"reading, samples and saves included ({row['precision']}, CUDA graph: {row['graph']}); "
         f"{device_words(record['machine'])}.\n\n![Samples]({row['sheet']})"
     )
+
+
+def _profile(section: str, record: dict[str, Any]) -> str:
+    rows = record["rows"]
+    whole = rows["microseconds"]
+
+    def line(name: str, entry: dict[str, Any]) -> str:
+        time = entry["microseconds"]
+        return f"| {name} | {entry['launches']:.0f} | {time:.0f} | {time / whole:.1%} |"
+
+    kinds = sorted(rows["kinds"].items(), key=lambda item: -item[1]["microseconds"])
+    head = ["| | launches | us | share |", "| --- | ---: | ---: | ---: |"]
+    return "\n".join(
+        [
+            f"## Where an iteration's GPU time goes, {section.removeprefix('profile ')}",
+            "",
+            f"{whole / 1e3:.2f} ms of kernels, some of them beside others; "
+            f"{device_words(record['machine'])}.",
+            "",
+            *head,
+            *(line(kind, entry) for kind, entry in kinds),
+            "",
+            *head,
+            *(line(f"`{_short(entry['name'])}`", entry) for entry in rows["kernels"][:LARGEST]),
+        ]
+    )
+
+
+def _short(kernel: str) -> str:
+    """A kernel's name without the arguments and the words that all of them share."""
+    name = kernel.removeprefix("void ").replace("(anonymous namespace)::", "").split("(")[0]
+    return name if len(name) <= 90 else f"{name[:87]}..."
+
+
+def _goals(content: dict[str, Any]) -> list[str]:
+    """How far the kernels that only move memory are from a copy of the same bytes, op by op."""
+    lines = []
+    for section, record in _ops(content):
+        rows = [row for row in record["rows"] if COPY in row["microseconds"]]
+        if not rows or section.startswith("reflect_conv2d"):
+            continue
+        times = [row["microseconds"] for row in rows]
+        long = [t["ours"] / t[COPY] for t in times if t[COPY] >= LONG_US]
+        short = [t["ours"] - t[COPY] for t in times if t[COPY] < LONG_US]
+        over = [
+            [t[peer] / t["ours"] for t in times if peer in t] for peer in ("eager", "torch.compile")
+        ]
+        ranges = " | ".join(_range(values) for values in (long, short, *over))
+        lines.append(f"| {section} | {len(rows)} | {ranges} |")
+    if not lines:
+        return []
+    return [
+        "## Against a copy of the same bytes\n\n"
+        "Ours, smallest to largest of the cases below. The goal is "
+        f"{GOAL_X_COPY} times the copy kernel where that takes {LONG_US} us or more, one launch "
+        "more than it where it takes less, and at least 3 times eager's speed and 1.3 times "
+        "torch.compile's. What is missing, and the next step: "
+        "[docs/speed.md](../../docs/speed.md).",
+        "| | cases | times the copy, long | us over the copy, short | times eager's speed | "
+        "times torch.compile's |\n| --- | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(lines),
+    ]
+
+
+def _range(values: list[float]) -> str:
+    if not values:
+        return "-"
+    low, high = (f"{value:.2f}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} - {high}"
 
 
 def _ops(content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -18,6 +18,9 @@ import report_pages  # noqa: E402
 from report_run import Runner  # noqa: E402
 from report_units import PARTS, Unit  # noqa: E402
 
+RESULTS = (ROOT / "benchmarks" / "results").glob("*.json")
+GPU_RECORDS = sorted(path for path in RESULTS if '"profile 256 batch 1"' in path.read_text())
+
 GOOD = "print('done')"
 BAD = "raise ValueError('the reason')"
 SLOW = "import time; time.sleep(60)"
@@ -116,7 +119,7 @@ def test_a_record_is_changed_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("record", sorted((ROOT / "benchmarks" / "results").glob("*-*.json")))
+@pytest.mark.parametrize("record", GPU_RECORDS, ids=lambda path: path.stem)
 def test_pages_of_a_record_hold_its_figures(record, tmp_path):
     copy = tmp_path / record.name
     copy.write_text(record.read_text())
@@ -127,9 +130,28 @@ def test_pages_of_a_record_hold_its_figures(record, tmp_path):
             for row in entry["rows"]:
                 assert row["contender"] in text
                 assert f"{row['milliseconds']['median']:.2f}" in text
+        if section.startswith("profile "):
+            for kind, its in entry["rows"]["kinds"].items():
+                assert f"| {kind} | {its['launches']:.0f} | {its['microseconds']:.0f} |" in text
     for section, _ in report_pages._ops(content):
         assert f"## {section}\n" in text
     assert drawing.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_page_holds_kernels_that_move_memory_against_a_copy(tmp_path):
+    def row(ours, copy, **others):
+        microseconds = {"ours": ours, report_pages.COPY: copy} | others
+        told = {"case": "c", "direction": "forward", "bytes": 1, "gb_per_s": 1.0, "x_copy": 1.0}
+        return told | {"microseconds": microseconds}
+
+    rows = [row(30.0, 20.0, eager=90.0), row(7.0, 5.0, eager=14.0), row(50.0, 20.0)]
+    machine = json.loads(GPU_RECORDS[0].read_text())["step 256 batch 1"]["machine"]
+    section = {"machine": machine, "rows": rows}
+    record = tmp_path / "record.json"
+    record.write_text(json.dumps({"l1_loss 256 batch 1": section}))
+    page, *_ = report_pages.write(record)
+    summary = "| l1_loss 256 batch 1 | 3 | 1.50 - 2.50 | 2.00 | 2.00 - 3.00 | - |"
+    assert summary in page.read_text()
 
 
 def test_a_page_says_what_failed(report):

@@ -18,12 +18,17 @@ from cyclegan_fast.ops.reflect_pad2d import reflect_pad2d_reference
 
 aten = torch.ops.aten
 _PAD = "reflect_pad2d"
+_SHORT_ROW = 5  # results
 
 
 def convolved(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, stride: int, tanh: bool
 ) -> Tensor:
     """Return the convolution of the padded x, in the library's layout."""
+    if _misread(x, weight, padding, stride):
+        wide_bias = None if bias is None else bias.float()
+        y = convolved(x.float(), weight.float(), wide_bias, padding, stride, tanh)
+        return y.to(x.dtype)
     y = aten.convolution(
         _padded(x, padding), weight, bias, [stride] * 2, [0, 0], [1, 1], False, [0, 0], 1
     )
@@ -43,6 +48,15 @@ def gradients(
 
     y is forward's result where that was a tanh's, else None.
     """
+    if _misread(x, weight, padding, stride):
+        wide_y = None if y is None else y.float()
+        of_x, of_weight, of_bias = (
+            None if gradient is None else gradient.to(x.dtype)
+            for gradient in gradients(
+                grad_y.float(), wide_y, x.float(), weight.float(), padding, stride, needs
+            )
+        )
+        return of_x, of_weight, of_bias
     if y is not None:
         grad_y = aten.tanh_backward(grad_y, y)
     # The gradient of x reads no image, only its shape and layout.
@@ -66,6 +80,21 @@ def gradients(
         grad_weight if needs[1] else None,
         grad_bias if needs[2] else None,
     )
+
+
+def _misread(x: Tensor, weight: Tensor, padding: int, stride: int) -> bool:
+    """Whether oneDNN might read past its own buffer, which in 32 bits it does not.
+
+    With the matrix instructions of a CPU (AMX) its strided convolutions of 16-bit numbers return
+    what lay in memory, up to 3.12 at least (uxlfoundation/oneDNN pull request 5494, and
+    pytorch/pytorch issue 169688): where the stride reaches the kernel's side, and in the shortest
+    rows. Neither is a layer of a CycleGAN at the size of a picture, and the answer is right.
+    """
+    if x.device.type != "cpu" or x.dtype.itemsize != 2 or stride == 1:
+        return False
+    height, width = weight.shape[2:]
+    row = (x.shape[3] + 2 * padding - width) // stride + 1
+    return stride >= min(height, width) or row < _SHORT_ROW
 
 
 def _padded(x: Tensor, padding: int) -> Tensor:

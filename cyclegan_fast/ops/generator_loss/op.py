@@ -36,7 +36,8 @@ def generator_loss(
         idt_A = w[2] mean |idt_A - B|,    idt_B = w[3] mean |idt_B - A|
 
     Each original is read once. Gradients are written by the pass that sums, after the scale is
-    applied, so that in float16 they do not vanish; backward multiplies them by total's own.
+    applied, so that in float16 they do not vanish; backward multiplies them by total's own, and
+    what had left float16's range before stays infinite.
 
     Args:
         pred_A: D_A(G_A(A)), any shape; float16, bfloat16, float32 or float64, as all that is made.

@@ -65,6 +65,8 @@ IN_THE_LEAST = {
     "wgrad",
     "instance_norm_act",
     "instance_norm_act_backward",
+    "instance_norm_act_fwd",
+    "instance_norm_act_bwd",
     "generator_loss",
     "lsgan_loss",
     "lsgan_loss_backward",
@@ -122,7 +124,12 @@ class Counter(TorchDispatchMode):
         name = func.overloadpacket.__name__
         compute = _uncomputed if "conv" in name else lambda f, *a, **k: f(*a, **k)
         result = compute(func, *args, **kwargs)
-        if func.namespace == "cyclegan_fast" and name.startswith("reflect_conv2d"):
+        if func.namespace == "cyclegan_fast_C":
+            # A walk by hand calls the kernels themselves: two stages, on a GPU.
+            if name.endswith(("_fwd", "_bwd")):  # the last argument is the workspace
+                moved = _bytes(args[:-1]) + _read_again(name, args)
+                self.groups["norms"].add(name, 2, moved)
+        elif func.namespace == "cyclegan_fast" and name.startswith("reflect_conv2d"):
             # One operation to the dispatcher, which does not see what is called inside.
             forward = name == "reflect_conv2d"
             counted = _reflect_conv2d if forward else _reflect_conv2d_backward
@@ -151,10 +158,15 @@ class Counter(TorchDispatchMode):
         return result
 
 
-def _read_again(name: str, args, result) -> int:
+def _read_again(name: str, args, result=None) -> int:
     """What the second stage reads that the first has read: x, and the gradient of the sum."""
-    if name == "instance_norm_act":
+    if name in ("instance_norm_act", "instance_norm_act_fwd"):
         return _size(args[0])
+    if name == "instance_norm_act_bwd":
+        grad_y, grad_skip, x = args[:3]
+        kept = args[11]
+        again = [kept] if kept is not None else [g for g in (grad_y, grad_skip) if g is not None]
+        return _size(x) + sum(map(_size, again))
     if name == "instance_norm_act_backward":
         grad_y, grad_skip, x = args[:3]
         kept = result[1]  # where the first stage has left the sum

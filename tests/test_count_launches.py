@@ -91,6 +91,22 @@ def test_the_least_is_that_of_upstreams_networks():
         assert twice[group][0] == launches and moved <= twice[group][1] <= 2 * moved
 
 
+def test_a_walk_by_hand_takes_each_weight_gradient_once():
+    images = tuple(torch.zeros(2, 1, 3, 256, 256))
+    groups, alone = (
+        count(OursIteration("bf16", graph=False, images=images, merge=merge))
+        for merge in ("on", "off")
+    )
+    convolutions = groups["convolutions"].names
+    # 24 of each generator, 5 of each discriminator: two passes of the former, one of the latter.
+    assert convolutions["wgrad"] == 2 * 24 + 2 * 5
+    assert convolutions["fprop"] == 2 * (2 * 24) + 2 * 5
+    assert convolutions["dgrad"] == 2 * (24 + 23) + 2 * 5
+    # Under autograd an element each stands for the gradients of interiors.
+    assert 0 <= alone["norms"].bytes - groups["norms"].bytes < 1000
+    assert sum(group.launches for group in groups.values()) <= 821
+
+
 def test_an_iteration_moves_no_more_than_the_least_and_the_terms_beyond_it():
     """With each pass alone, as the least is counted; convolutions are counted, not computed."""
     images = tuple(torch.zeros(2, 1, 3, 256, 256))

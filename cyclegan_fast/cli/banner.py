@@ -11,6 +11,7 @@ from cyclegan_fast import backend, fusion
 from cyclegan_fast._version import __version__
 from cyclegan_fast.cli.record import device_name
 from cyclegan_fast.errors import printable
+from cyclegan_fast.training import walked
 from cyclegan_fast.training.precision import describe
 
 if TYPE_CHECKING:
@@ -85,6 +86,9 @@ def choices(trainer: Trainer) -> list[str]:
             chosen.append("layout contiguous: PyTorch's own norms and pads are fastest in it")
     if config.merge == "auto":
         chosen.append(f"passes {_passes(trainer)}")
+        if trainer.engine.arrangement.merge:
+            for name, why in walked.reasons(trainer.engine).items():
+                chosen.append(f"{name} runs under autograd: {why}")
     if not config.accelerate:
         return [*chosen, "fused ops none: --no_accelerate"]
     counts = [
@@ -110,7 +114,10 @@ def _passes(trainer: Trainer) -> str:
     if arrangement.ordered:
         return "one by one: dropout, batch norm and buffers see which pictures come together"
     if arrangement.merge:
-        return "fake with identity and real with generated, at once: same result, fewer launches"
+        return (
+            "at once: fake with identity; of a discriminator generated, real and pooled pictures; "
+            "each weight gradient once in a step"
+        )
     return "one by one: at this size pictures at once would leave the GPU's cache"
 
 

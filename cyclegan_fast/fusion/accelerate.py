@@ -160,6 +160,16 @@ class PlannedForward(InstanceForward):
         short = None if isinstance(plan, str) else without_tanh(plan, modules)
         return None if short is None else (short, modules)
 
+    def whole(self, x: Tensor) -> tuple[Plan, dict[str, nn.Module]] | str:
+        """Return the plan for a call with x alone, for who walks it himself; or why he must not."""
+        if self.dead_bias_grad != "none":
+            return "biases that do nothing are to have gradients of zero"
+        reason = special(self.net)
+        if reason:
+            return reason
+        plan, modules = self._valid_plan((x,), {})
+        return plan if isinstance(plan, str) else (plan, modules)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "version": __version__}
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from cyclegan_fast.fusion.accelerate import PlannedForward
+from cyclegan_fast.fusion.hand_steps import why_not
 from cyclegan_fast.fusion.modules import installed
 from cyclegan_fast.fusion.steps import ConvStep, NormStep, PadStep, Plan
 from cyclegan_fast.fusion.survey import Part, survey
@@ -84,7 +85,7 @@ def explain(net: nn.Module) -> Explanation:
         pads=(pads, pads + missed),
         fused=tuple(_group(part, step) for part in parts if part.plan for step in part.plan.fused),
         ordinary=(*_unplanned(parts), *_unfused(parts), *_ordinary(plans)),
-        notes=(*_notes(plans), *_calls(planned)),
+        notes=(*_notes(plans), *_walk(net, parts), *_calls(planned)),
     )
 
 
@@ -169,6 +170,17 @@ def _notes(plans: list[Plan]) -> list[str]:
     if plans:
         notes.append("first derivatives only: restore(net) before a second one is taken")
     return list(dict.fromkeys(notes))
+
+
+def _walk(net: nn.Module, parts: list[Part]) -> list[str]:
+    """How `train` would run it, where it has one plan."""
+    plan = parts[0].plan if len(parts) == 1 and not parts[0].path else None
+    weight = next((p for p in net.parameters() if p.is_floating_point()), None)
+    if plan is None or weight is None:
+        return []
+    reason = why_not(plan, dict(net.named_modules()), weight.device, weight.dtype)
+    told = "walks it by hand, forward and backward" if reason is None else "needs autograd for it"
+    return [f"a step of training {told}{'' if reason is None else f': {reason}'}"]
 
 
 def _calls(planned: list[PlannedForward]) -> list[str]:

@@ -26,7 +26,8 @@ class HalfWeights:
     def __init__(self, copies: Mapping[nn.Parameter, Tensor]) -> None:
         self._copies = dict(copies)
         self._versions = {parameter: parameter._version for parameter in self._copies}
-        self._in_use: dict[nn.Parameter, Tensor] = {}
+        # By whether gradients are wanted, which a network that is frozen for a while says anew.
+        self._in_use: dict[tuple[nn.Parameter, bool], Tensor] = {}
 
     def refresh(self) -> None:
         """Copy anew the parameters that somebody changed in place (a load, a user's own step).
@@ -44,6 +45,10 @@ class HalfWeights:
         for parameter in parameters:
             self._versions[parameter] = parameter._version
 
+    def copy_of(self, parameter: nn.Parameter) -> Tensor | None:
+        """Return a parameter's copy, without a path back; None if it has none."""
+        return self._copies.get(parameter)
+
     @contextmanager
     def used(self) -> Iterator[None]:
         """Let walks inside the block read the copies; each is one node of the graph for all reads.
@@ -60,12 +65,13 @@ class HalfWeights:
 
     def read(self, parameter: nn.Parameter) -> Tensor:
         """Return the copy with a path back to the parameter, or the parameter if it has none."""
-        found = self._in_use.get(parameter)
+        key = parameter, parameter.requires_grad
+        found = self._in_use.get(key)
         if found is None:
             copy = self._copies.get(parameter)
             if copy is None:
                 return parameter
-            found = self._in_use[parameter] = _Copy.apply(parameter, copy)
+            found = self._in_use[key] = _Copy.apply(parameter, copy)
         return found
 
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
+from cyclegan_fast.fusion import hand_steps
 from cyclegan_fast.fusion.accelerate import PlannedForward
 from cyclegan_fast.fusion.modules import child, installed
-from cyclegan_fast.fusion.steps import ConvStep
-from cyclegan_fast.fusion.walk import walk
+from cyclegan_fast.fusion.steps import ConvStep, Plan
+from cyclegan_fast.fusion.walk import walk, without_tanh
 
 
 def ends_in_tanh(net: nn.Module, x: Tensor) -> bool:
@@ -41,6 +43,33 @@ def before_tanh(net: nn.Module, x: Tensor) -> Tensor:
             f"got {type(net).__name__}; ask ends_in_tanh first"
         )
     return walk(*found, (x,))
+
+
+def by_hand(
+    net: nn.Module, x: Tensor, dtype: torch.dtype, *, tanhless: bool
+) -> tuple[Plan, dict[str, nn.Module]] | str:
+    """Return what a walk by hand needs of a network, or why it has to run under autograd.
+
+    Args:
+        net: any module, accelerated or not.
+        x: what it is called with, but for its dtype.
+        dtype: of the arithmetic.
+        tanhless: leave out the tanh that it ends in; only where `ends_in_tanh`.
+
+    Returns:
+        The plan and the modules that it names; or the reason, with the step that stands against it.
+    """
+    forward = installed(net)
+    if not isinstance(forward, PlannedForward):
+        return "it is not accelerated as a whole"
+    found = forward.whole(x)
+    if isinstance(found, str):
+        return found
+    plan, modules = found
+    if tanhless:
+        plan = without_tanh(plan, modules) or plan
+    reason = hand_steps.why_not(plan, modules, x.device, dtype)
+    return (plan, modules) if reason is None else reason
 
 
 def convolution_parameters(net: nn.Module) -> list[nn.Parameter]:

@@ -3,7 +3,8 @@
 
 Together: a network takes two pictures of one size as a batch, the one to be translated with the one
 to be left alone, the real one with the generated one. Instance norm treats every picture by itself,
-so this is exact. There are fewer and larger launches, and one weight gradient for two.
+so this is exact. There are fewer and larger launches, and one weight gradient for two. Networks
+whose plans can be walked by hand go further: see walked.py.
 
 Side by side: at batch 1 a convolution of the generator fills half of a large GPU. The generators do
 not need each other for most of a step, so each has a stream, and the captured graph has two

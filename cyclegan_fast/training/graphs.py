@@ -11,9 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cyclegan_fast.training.engine import Decisions, Engine
 from cyclegan_fast.training.passes import Batch
 from cyclegan_fast.training.pool import Decision, RaggedPool
-from cyclegan_fast.training.step import Decisions, Engine, run
+from cyclegan_fast.training.step import run
 
 # Plain steps before the capture: cuDNN searches its algorithms in the first, lazily made buffers
 # and the allocator settle in the second.

@@ -13,35 +13,19 @@ Source: Zhu et al. 2017, arXiv:1703.10593, sections 3 and 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast import fusion, ops
-from cyclegan_fast.fusion.half_weights import HalfWeights
+from cyclegan_fast import fusion
 from cyclegan_fast.training.arrangement import Arrangement
-from cyclegan_fast.training.losses import FAKE, REAL, adversarial_loss, reconstruction_loss
+from cyclegan_fast.training.engine import Decisions, Engine
 from cyclegan_fast.training.networks import Networks, frozen
-from cyclegan_fast.training.optimizer import Adam
+from cyclegan_fast.training.objectives import discriminator_objective, generator_objective
 from cyclegan_fast.training.passes import Batch, Generator, Weights, arranged, in_turn
-from cyclegan_fast.training.pool import Decision, ImagePool, RaggedPool
-from cyclegan_fast.training.precision import Precision
-from cyclegan_fast.training.scaler import LossScaler
-from cyclegan_fast.training.stats import LOSS_NAMES, LossRecord
-
-# In the order in which ops.generator_loss numbers them.
-GENERATOR_LOSSES = ("G_A", "G_B", "cycle_A", "cycle_B", "idt_A", "idt_B")
-
-
-class Decisions(NamedTuple):
-    """What the two pools do in one step."""
-
-    fake_A: Decision | None
-    fake_B: Decision | None
+from cyclegan_fast.training.stats import LOSS_NAMES
+from cyclegan_fast.training.walked import walked, walks_of
 
 
 class Generated(NamedTuple):
@@ -51,26 +35,6 @@ class Generated(NamedTuple):
     losses: dict[str, Tensor]  # 0-d each, weighted
     fake_A: Tensor
     fake_B: Tensor
-
-
-@dataclass(frozen=True)
-class Engine:
-    """Everything a step works on; all of it stays where it is from step to step."""
-
-    networks: Networks
-    averages: tuple[nn.Module, nn.Module] | None  # of G_A and G_B
-    ema: float
-    optimizer_G: Adam  # noqa: N815 - upstream's name
-    optimizer_D: Adam  # noqa: N815 - upstream's name
-    pool_A: ImagePool | RaggedPool  # noqa: N815 - of fake_A, for D_B
-    pool_B: ImagePool | RaggedPool  # noqa: N815 - of fake_B, for D_A
-    weights: Weights
-    gan_mode: str
-    precision: Precision
-    halves: HalfWeights | None  # of the convolutions of all four networks, in 16 bits
-    arrangement: Arrangement
-    scaler: LossScaler | None
-    record: LossRecord
 
 
 def run(engine: Engine, batch: Batch, decisions: Decisions) -> dict[str, Tensor]:
@@ -84,9 +48,32 @@ def run(engine: Engine, batch: Batch, decisions: Decisions) -> dict[str, Tensor]
     Returns:
         The eight losses by upstream's names, 0-d, detached, weighted as in the sum.
     """
+    walks = walks_of(engine, batch)
+    losses, overflows = (
+        by_autograd(engine, batch, decisions)
+        if walks is None
+        else walked(engine, batch, decisions, walks)
+    )
+    skipped = engine.scaler.update(*overflows) if engine.scaler else None
+    if engine.averages is not None:
+        for net, mean in zip(engine.networks.generators, engine.averages, strict=True):
+            average(net, mean, engine.ema)
+    losses = {name: losses[name].detach() for name in LOSS_NAMES}
+    engine.record.observe(losses, skipped)
+    return losses
+
+
+def by_autograd(
+    engine: Engine, batch: Batch, decisions: Decisions
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Run both halves of the step as a user of PyTorch would; see `walked` for the other way.
+
+    Returns:
+        The losses, and what overflowed in fp16.
+    """
     nets = engine.networks
     with frozen(*nets.discriminators):
-        with _precision(engine):
+        with engine.arithmetic():
             made = generator_losses(
                 nets,
                 batch,
@@ -95,24 +82,20 @@ def run(engine: Engine, batch: Batch, decisions: Decisions) -> dict[str, Tensor]
                 engine.arrangement,
                 engine.scaler.factor if engine.scaler else None,
             )
-        overflows = _update(engine, engine.optimizer_G, made.total)
+        engine.optimizer_G.zero_grad()
+        made.total.backward()
+        overflows = engine.update(engine.optimizer_G)
     shown_A = engine.pool_A.query(made.fake_A, decisions.fake_A)
     shown_B = engine.pool_B.query(made.fake_B, decisions.fake_B)
-    with _precision(engine):
+    with engine.arithmetic():
         judged = discriminator_losses(
             nets, batch, shown_A, shown_B, engine.gan_mode, engine.arrangement
         )
     total = judged["D_A"] + judged["D_B"]
-    total = engine.scaler.scale(total) if engine.scaler else total
-    overflows += _update(engine, engine.optimizer_D, total)
-    skipped = engine.scaler.update(*overflows) if engine.scaler else None
-    if engine.averages is not None:
-        for net, mean in zip(nets.generators, engine.averages, strict=True):
-            average(net, mean, engine.ema)
-    made.losses.update(judged)
-    losses = {name: made.losses[name].detach() for name in LOSS_NAMES}
-    engine.record.observe(losses, skipped)
-    return losses
+    engine.optimizer_D.zero_grad()
+    (engine.scaler.scale(total) if engine.scaler else total).backward()
+    overflows += engine.update(engine.optimizer_D)
+    return made.losses | judged, overflows
 
 
 def generator_losses(
@@ -147,27 +130,17 @@ def generator_losses(
         pred_B = nets.D_B(made.fake_A)
     pred_A = nets.D_A(made.fake_B)
     arrangement.join(pred_B, made.rec_A)
-    if gan_mode == "lsgan":
-        pictures = (made.rec_A, made.rec_B, made.idt_A, made.idt_B, *batch)
-        total, values = ops.generator_loss(
-            pred_A, pred_B, *pictures, weights.together, scale=scale, tanh=tanh
-        )
-        losses = dict(zip(GENERATOR_LOSSES, values.unbind(), strict=True))
-        return Generated(total, losses, made.fake_A, made.fake_B)
-    losses = {
-        "G_A": adversarial_loss(pred_A, REAL, gan_mode),
-        "G_B": adversarial_loss(pred_B, REAL, gan_mode),
-        "cycle_A": reconstruction_loss(made.rec_A, batch.real_A, weights.cycle_A),
-        "cycle_B": reconstruction_loss(made.rec_B, batch.real_B, weights.cycle_B),
-    }
-    if made.idt_A is not None and weights.identity_A is not None:
-        losses["idt_A"] = reconstruction_loss(made.idt_A, batch.real_B, weights.identity_A)
-    if made.idt_B is not None and weights.identity_B is not None:
-        losses["idt_B"] = reconstruction_loss(made.idt_B, batch.real_A, weights.identity_B)
-    total = torch.stack(list(losses.values())).sum()
-    for name in ("idt_A", "idt_B"):
-        losses.setdefault(name, torch.zeros_like(total))
-    return Generated(total if scale is None else total * scale, losses, made.fake_A, made.fake_B)
+    total, losses = generator_objective(
+        (pred_A, pred_B),
+        (made.rec_A, made.rec_B),
+        (made.idt_A, made.idt_B),
+        batch,
+        weights,
+        gan_mode,
+        scale=scale,
+        tanh=tanh,
+    )
+    return Generated(total, losses, made.fake_A, made.fake_B)
 
 
 def discriminator_losses(
@@ -193,40 +166,13 @@ def discriminator_losses(
     """
 
     def loss(judge: nn.Module, real: Tensor, shown: Tensor) -> Tensor:
-        of_real, of_fake = arrangement.both(judge, real, shown)
-        on_real = adversarial_loss(of_real, REAL, gan_mode)
-        on_fake = adversarial_loss(of_fake, FAKE, gan_mode)
-        return (on_real + on_fake) * 0.5
+        return discriminator_objective(*arrangement.both(judge, real, shown), gan_mode)
 
     with arrangement.second():
         second = loss(nets.D_B, batch.real_A, shown_A)
     first = loss(nets.D_A, batch.real_B, shown_B)
     arrangement.join(second)
     return {"D_A": first, "D_B": second}
-
-
-@contextmanager
-def _precision(engine: Engine) -> Iterator[None]:
-    """Run networks forward in the run's arithmetic, on the 16-bit weights that Adam has written."""
-    with engine.precision.autocast():
-        if engine.halves is None:
-            yield
-        else:
-            with engine.halves.used():
-                yield
-
-
-def _update(engine: Engine, optimizer: Adam, total: Tensor) -> list[Tensor]:
-    """Take one step on a total that fp16's loss scale has multiplied; return what overflowed."""
-    optimizer.zero_grad()
-    overflows = []
-    total.backward()
-    if engine.scaler is not None:
-        overflows.append(engine.scaler.unscale(optimizer))
-    optimizer.step()
-    if engine.halves is not None:
-        engine.halves.written(optimizer.halves)
-    return overflows
 
 
 @torch.no_grad()

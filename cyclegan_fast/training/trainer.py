@@ -17,6 +17,7 @@ from cyclegan_fast.fusion.half_weights import HalfWeights
 from cyclegan_fast.training import graphs, pool, state
 from cyclegan_fast.training.arrangement import Arrangement, is_ordered, resolve_merge
 from cyclegan_fast.training.config import TrainConfig
+from cyclegan_fast.training.engine import Decisions, Engine
 from cyclegan_fast.training.networks import Networks, build
 from cyclegan_fast.training.optimizer import Adam
 from cyclegan_fast.training.passes import Batch, Weights
@@ -28,7 +29,7 @@ from cyclegan_fast.training.precision import (
 from cyclegan_fast.training.scaler import LossScaler
 from cyclegan_fast.training.schedule import Schedule
 from cyclegan_fast.training.stats import LossRecord
-from cyclegan_fast.training.step import Decisions, Engine, run
+from cyclegan_fast.training.step import run
 
 
 class StepDraws(NamedTuple):

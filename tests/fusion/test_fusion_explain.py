@@ -15,6 +15,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from foreign_networks import FastNeuralStyle  # noqa: E402
 
 
+def test_a_network_that_needs_autograd_in_training():
+    text = str(explain(models.UnetGenerator(3, 3, 5, 2)))
+    assert "a step of training needs autograd for it: FunctionStep of" in text
+
+
 def test_the_papers_generator():
     net = models.ResnetGenerator(3, 3, 4)
     told = explain(net)
@@ -38,6 +43,7 @@ def test_the_papers_generator():
     assert "23 convolution biases are followed by an instance norm" in text
     assert "9 values are read both padded and unpadded" in text
     assert "one backward pass takes both gradients" in text
+    assert "a step of training walks it by hand, forward and backward" in text
     assert "converted to channels_last" in text
     assert "first derivatives only" in text
     assert "not accelerated" in str(explain(restore(net)))

@@ -11,7 +11,17 @@ import toy
 import upstream_iteration as upstream
 
 from cyclegan_fast import backend, models
-from cyclegan_fast.training import Networks, StepDraws, Trainer, arrangement, pool, schedule, step
+from cyclegan_fast.fusion.hand import HandWalk
+from cyclegan_fast.training import (
+    Networks,
+    StepDraws,
+    Trainer,
+    arrangement,
+    pool,
+    schedule,
+    step,
+    walked,
+)
 from cyclegan_fast.training.passes import Weights
 from cyclegan_fast.training.pool import PoolDraws
 
@@ -211,6 +221,59 @@ def test_a_wrong_trainer_differs(wrong, monkeypatch):
     wrong(monkeypatch)
     where, error = largest_error(CASES["plain"])
     assert error > 1e4 * BOUND, f"nothing noticed {wrong.__name__}; the largest is {where}"
+
+
+def shown_for_real(monkeypatch):
+    right = walked._judge
+    monkeypatch.setattr(walked, "_judge", lambda walk, fake, a, b: right(walk, fake, b, a))
+
+
+def lost_derivative_of_tanh(monkeypatch):
+    monkeypatch.setattr(walked.Walks, "unfinished", lambda self, gradient, picture: gradient)
+
+
+def wrong_weight_of_a_discriminator(monkeypatch):
+    right = walked.discriminator_objective
+    monkeypatch.setattr(walked, "discriminator_objective", lambda *args: 2 * right(*args))
+
+
+def lost_gradient_of_a_discriminator(monkeypatch):
+    right = HandWalk.backward
+
+    def backward(self, of, gradients):
+        return [g * (len(of.outputs) != 3) for g in right(self, of, gradients)]
+
+    monkeypatch.setattr(HandWalk, "backward", backward)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        wrong_pool,
+        wrong_identity_weights,
+        shown_for_real,
+        lost_derivative_of_tanh,
+        wrong_weight_of_a_discriminator,
+        lost_gradient_of_a_discriminator,
+    ],
+)
+def test_a_wrong_walk_differs(wrong, monkeypatch):
+    wrong(monkeypatch)
+    where, error = largest_error(CASES["native"])
+    assert error > 1e4 * BOUND, f"nothing noticed {wrong.__name__}; the largest is {where}"
+
+
+def test_networks_are_walked_by_hand_unless_a_step_stands_against_it():
+    for case, expected in (
+        (CASES["native"], {}),
+        (CASES["unet"], {"G_A": "FunctionStep of", "G_B": "FunctionStep of"}),
+        (CASES["dropout"], {"G_A": "(Dropout)", "G_B": "(Dropout)"}),
+    ):
+        ours, _ = networks(case)
+        trainer = Trainer(toy.config(precision="fp32"), ours)
+        reasons = walked.reasons(trainer.engine)
+        assert reasons.keys() == expected.keys()
+        assert all(part in reasons[name] for name, part in expected.items())
 
 
 # Of each compiled op, the arguments it writes, as positions.

@@ -50,7 +50,7 @@ def forward(
             y,
             mean,
             rstd,
-            _workspace(x, backend_name),
+            workspace(x, backend_name),
         )
     backend.count(STEM, backend_name)
     return y, mean, rstd, skip
@@ -80,7 +80,8 @@ def _outputs(
     return y, mean, rstd, skip
 
 
-def _workspace(x: Tensor, backend_name: str) -> Tensor:
+def workspace(x: Tensor, backend_name: str) -> Tensor:
+    """Allocate what the kernels of either direction leave for their second stage."""
     size = _common.kernels(STEM, backend_name).instance_norm_act_workspace(
         *x.shape, _common.memory_format(x) == torch.channels_last, x.device.type
     )
@@ -118,7 +119,7 @@ def _backward(
             grad_x,
             grad_residual if with_residual else None,
             sums,
-            _workspace(x, backend_name),
+            workspace(x, backend_name),
         )
     backend.count(f"{STEM}_backward", backend_name)
     return grad_x, grad_residual, sums

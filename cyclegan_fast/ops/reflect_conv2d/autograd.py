@@ -44,7 +44,7 @@ def _(x, weight, bias, padding, stride, act, channels_last, backend_name):
 
 
 @torch.library.custom_op("cyclegan_fast::reflect_conv2d_backward", mutates_args=())
-def _backward(
+def backward(
     grad_y: Tensor,
     y: Tensor | None,
     x: Tensor,
@@ -56,6 +56,7 @@ def _backward(
     needs_bias: bool,
     backend_name: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of x, weight and bias, empty where they are not asked for."""
     needs = (needs_x, needs_weight, needs_bias)
     made = _gradients(x, weight, needs)
     if not x.numel():
@@ -85,7 +86,7 @@ def _backward(
     return made
 
 
-@_backward.register_fake
+@backward.register_fake
 def _(grad_y, y, x, weight, padding, stride, needs_x, needs_weight, needs_bias, backend_name):
     return _gradients(x, weight, (needs_x, needs_weight, needs_bias))
 
@@ -134,7 +135,7 @@ def _setup_context(ctx, inputs, output) -> None:
 def _autograd(ctx, grad_y):
     x, weight, y = ctx.saved_tensors
     needs = ctx.needs_input_grad[:3]
-    gradients = _backward(
+    gradients = backward(
         grad_y.contiguous(memory_format=memory_format(ctx.channels_last)),
         y,
         x,
@@ -155,4 +156,4 @@ def _no_second_derivative(ctx, *_grads):
     raise DoubleBackwardError(STEM)
 
 
-_backward.register_autograd(_no_second_derivative, setup_context=lambda ctx, inputs, output: None)
+backward.register_autograd(_no_second_derivative, setup_context=lambda ctx, inputs, output: None)

@@ -8,7 +8,13 @@ from torch import Tensor
 
 from cyclegan_fast import backend
 from cyclegan_fast.ops import _common
-from cyclegan_fast.ops.reflect_conv2d.autograd import ACTIVATIONS, forward, memory_format
+from cyclegan_fast.ops.reflect_conv2d import library
+from cyclegan_fast.ops.reflect_conv2d.autograd import (
+    ACTIVATIONS,
+    backward,
+    forward,
+    memory_format,
+)
 from cyclegan_fast.ops.reflect_conv2d.reference import reflect_conv2d_reference
 from cyclegan_fast.ops.reflect_conv2d.table import STEM, choose
 
@@ -83,6 +89,39 @@ def reflect_conv2d(
         channels_last,
         chosen,
     )
+
+
+def gradients(
+    grad_y: Tensor,
+    y: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    *,
+    padding: int,
+    stride: int,
+    needs: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return those gradients of x, weight and bias that are asked for, without autograd.
+
+    Args:
+        grad_y: of the result, [N, C_out, OH, OW].
+        y: the result where its act was "tanh", else None.
+        x: as the call's; dense.
+        weight: as the call's; dense.
+        padding: as the call's.
+        stride: as the call's.
+        needs: which of the three.
+    """
+    chosen = choose(x, weight, stride)
+    channels_last = _is_channels_last(x) or _is_channels_last(weight)
+    grad_y = grad_y.contiguous(memory_format=memory_format(channels_last))
+    if chosen == "reference":  # which autograd would differentiate; the library does the same
+        return library.gradients(grad_y, y, x, weight, padding, stride, needs)
+    found = backward(grad_y, y, x, weight, padding, stride, *needs, chosen)
+    of_x, of_weight, of_bias = (
+        gradient if need else None for gradient, need in zip(found, needs, strict=True)
+    )
+    return of_x, of_weight, of_bias
 
 
 def _is_channels_last(x: Tensor) -> bool:

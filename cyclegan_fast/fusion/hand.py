@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: MIT
+"""Walk a plan by hand, forward and backward: what autograd would do, with a whole step in view.
+
+A walk knows that a network is run several times in a step, and what of each run is asked for. So
+pictures of one size go through together even where gradients of the weights are wanted of some and
+gradients of the picture of others, and each convolution's weight gradient is taken once, of all
+runs, when the last of them comes by. For that, the inputs of convolutions and the gradients of
+their results are written one run beside the other, by the kernels that make them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cyclegan_fast.fusion import hand_steps
+from cyclegan_fast.fusion.hand_memory import Memory, joined
+from cyclegan_fast.fusion.steps import ConvStep, Plan
+from cyclegan_fast.fusion.walk import Modules
+
+
+class Part(NamedTuple):
+    """Pictures that go through a network, and what is asked of their backward.
+
+    Attributes:
+        x: [N, C, H, W].
+        weights: they count in the gradients of the weights.
+        picture: the gradient of x itself is wanted.
+    """
+
+    x: Tensor
+    weights: bool
+    picture: bool
+
+
+@dataclass
+class Run:
+    """Pictures that went through together, and what their backward reads."""
+
+    parts: tuple[Part, ...]
+    first: int  # of its pictures among those of the whole step
+    kept: dict[int, Any] = field(default_factory=dict)  # by number of the step
+    gradients: dict[int, Tensor] = field(default_factory=dict)  # of convolutions' results
+
+    @property
+    def sizes(self) -> list[int]:
+        """Pictures of each part."""
+        return [len(part.x) for part in self.parts]
+
+    def span(self, wanted: Callable[[Part], bool]) -> slice:
+        """Return the pictures, from the first to the last, of the parts that are wanted."""
+        ends = [sum(self.sizes[: i + 1]) for i in range(len(self.parts))]
+        chosen = [i for i, part in enumerate(self.parts) if wanted(part)]
+        if not chosen:
+            return slice(0, 0)
+        return slice(ends[chosen[0]] - self.sizes[chosen[0]], ends[chosen[-1]])
+
+
+@dataclass
+class Pass:
+    """What a forward leaves: a result for each part, without a graph, and the runs behind them."""
+
+    outputs: list[Tensor]
+    runs: list[Any]
+
+
+class HandWalk:
+    """A network in one step of training.
+
+    Args:
+        plan: of which `hand_steps.why_not` says nothing.
+        modules: the network's modules by path.
+        read: parameter -> the tensor that the arithmetic takes for it, detached.
+        half: 16-bit dtype of the convolutions, or None for the network's own.
+        images: pictures that all forward passes of the step will put through.
+        together: let the parts of a pass go through in one run, where they have one size and the
+            parts of which the same is asked follow on each other.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        modules: Modules,
+        read: Callable[[nn.Parameter], Tensor],
+        half: torch.dtype | None,
+        images: int,
+        *,
+        together: bool,
+    ) -> None:
+        self._plan = plan
+        self._tools = hand_steps.Tools(modules, read, half)
+        self._memory = Memory(images)
+        self._together = together
+        self._runs: list[Run] = []  # in the order of their forward
+        self._open = 0  # runs whose backward is still to come
+        self._images = 0
+
+    @torch.no_grad()
+    def forward(self, parts: Sequence[Part]) -> Pass:
+        """Run pictures through the network."""
+        shapes = {part.x.shape[1:] for part in parts}
+        groups = [tuple(parts)] if self._together and len(shapes) == 1 else [(p,) for p in parts]
+        made = Pass([], [])
+        for group in groups:
+            run = Run(group, self._images)
+            self._images += sum(run.sizes)
+            self._runs.append(run)
+            self._open += 1
+            made.runs.append(run)
+            with torch.autocast(group[0].x.device.type, enabled=False):
+                made.outputs += self._forward(run).split(run.sizes)
+        return made
+
+    @torch.no_grad()
+    def backward(self, of: Pass, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Take the gradients of the pictures, and of the weights when this is the last pass.
+
+        Args:
+            of: a pass; each once.
+            gradients: of its outputs, each of its output's shape.
+
+        Returns:
+            The gradients of the pictures of those parts of which they are wanted. Gradients of the
+            weights are added to `parameter.grad`.
+        """
+        found: list[Tensor] = []
+        given = iter(gradients)
+        for run in of.runs:
+            found += self._backward(run, [next(given) for _ in run.parts])
+        return found
+
+    def _forward(self, run: Run) -> Tensor:
+        plan = self._plan
+        registers: list[Any] = [None] * plan.registers
+        registers[plan.inputs[0]] = self._input(run)
+        for i, step in enumerate(plan.steps):
+            run.kept[i] = hand_steps.forward(self._tools, step, registers, self._place(i, run))
+            for register in step.frees:
+                registers[register] = None
+        return registers[plan.output.index]
+
+    def _input(self, run: Run) -> Tensor:
+        x = run.parts[0].x
+        channels_last = self._plan.memory_format == "channels_last" or (
+            x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        )
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        dtype = self._tools.half or x.dtype
+        whole = self._place(-1, run)(x.shape[1:], dtype, x.device, layout)
+        for part, place in zip(run.parts, whole.split(run.sizes), strict=True):
+            place.copy_(part.x)
+        return whole
+
+    def _backward(self, run: Run, given: list[Tensor]) -> list[Tensor]:
+        plan = self._plan
+        pictures = run.span(lambda part: part.picture)
+        learned = run.span(lambda part: part.weights)
+        gradients = hand_steps.Gradients(plan.inputs[0], pictures, learned)
+        gradients.add(plan.output.index, self._tools.joined_gradient(given))
+        for i in reversed(range(len(plan.steps))):
+            step = plan.steps[i]
+            if not isinstance(step, ConvStep):
+                place = self._place(-2 - i, run)
+                hand_steps.backward(self._tools, step, run.kept.pop(i), gradients, place)
+                continue
+            of_result = gradients.take(step.output)
+            if of_result is None:
+                continue
+            run.gradients[i] = of_result
+            if self._open == 1:
+                self._weight_gradients(i, step)
+            self._tools.convolution_backward(step, run.kept[i], of_result, gradients)
+            if self._open == 1:
+                self._let_go(i)
+        self._open -= 1
+        whole = gradients.take(plan.inputs[0])
+        if whole is None:
+            return []
+        # The pictures of a span: those between two parts that are asked for are in it.
+        sizes, wanted = run.sizes, [part.picture for part in run.parts]
+        last = len(wanted) - wanted[::-1].index(True)
+        span = slice(wanted.index(True), last)
+        of_parts = zip(wanted[span], whole.split(sizes[span]), strict=True)
+        return [gradient for want, gradient in of_parts if want]
+
+    def _place(self, key: int, run: Run) -> hand_steps.Place:
+        """Where a step writes for a run: key i for step i's result, -2 - i for its gradient."""
+        return lambda *like: self._memory.take(key, run.first, sum(run.sizes), *like)
+
+    def _weight_gradients(self, i: int, step: ConvStep) -> None:
+        xs, ys, of_results = [], [], []
+        for run in self._runs:
+            span = run.span(lambda part: part.weights)
+            if i not in run.gradients or span.start == span.stop:
+                continue
+            x, y = run.kept[i]
+            xs.append(x[span])
+            ys.append(None if y is None else y[span])
+            of_results.append(run.gradients[i][span])
+        for x, y, of_result in joined(xs, ys, of_results):
+            self._tools.weight_gradients(step, x, y, of_result)
+
+    def _let_go(self, i: int) -> None:
+        for run in self._runs:
+            run.kept.pop(i, None)
+            run.gradients.pop(i, None)

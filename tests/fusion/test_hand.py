@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: MIT
+"""Plans walked by hand: results and every gradient are those of autograd, on the same plans."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cyclegan_fast import accelerate, backend, models
+from cyclegan_fast.fusion import by_hand, hand_steps
+from cyclegan_fast.fusion.autograd_walk import AutogradWalk
+from cyclegan_fast.fusion.hand import HandWalk, Part, Run
+
+sys.path.insert(0, str(Path(__file__).parent))
+from foreign_networks import every_foreign_network  # noqa: E402
+
+FORMATS = [torch.contiguous_format, torch.channels_last]
+
+
+class Affine(nn.Module):
+    """A shared convolution, norms with parameters, a sum read twice, and other activations."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.InstanceNorm2d(4, affine=True)
+        self.same = nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")
+        self.second = nn.InstanceNorm2d(4, affine=True)
+        self.up = nn.ConvTranspose2d(4, 2, 3, stride=2, output_padding=1, groups=2)
+        self.relu, self.leaky = nn.ReLU(), nn.LeakyReLU(0.3)
+        self.sigmoid, self.tanh = nn.Sigmoid(), nn.Tanh()
+
+    def forward(self, x):
+        y = self.relu(self.norm(self.leaky(self.first(x))))
+        z = self.second(self.same(y)) + y
+        return self.tanh(self.up(self.sigmoid(self.same(z))))
+
+
+def network(kind: str) -> nn.Module:
+    torch.manual_seed(3)
+    net = {
+        "resnet": lambda: models.ResnetGenerator(3, 3, 4, "instance", False, 2),
+        "zero padding": lambda: models.ResnetGenerator(3, 3, 4, "instance", False, 2, "zero"),
+        "patch": lambda: models.NLayerDiscriminator(3, 4, 2),
+        "pixel": lambda: models.PixelDiscriminator(3, 4),
+        "affine": Affine,
+        "norm first": lambda: nn.Sequential(nn.InstanceNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 3)),
+    }[kind]()
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, 0.05, 0.4)
+    return net.double()
+
+
+KINDS = ["resnet", "zero padding", "patch", "pixel", "affine", "norm first"]
+
+
+def walk_of(net: nn.Module, x, images: int, *, together: bool = True) -> HandWalk:
+    found = by_hand(net, x, x.dtype, tanhless=False)
+    assert not isinstance(found, str), found
+    return HandWalk(*found, lambda p: p.detach(), None, images, together=together)
+
+
+def pictures(*sizes, n=1, dtype=torch.float64):
+    torch.manual_seed(9)
+    return [torch.randn(n, 3, *size, dtype=dtype) + 0.4 for size in sizes]
+
+
+def by_autograd(net, parts, upstream):
+    """What each part makes, its pictures' gradient, and the gradients of the parameters."""
+    net.zero_grad()
+    results, of_pictures = [], []
+    for part, gradient in zip(parts, upstream, strict=True):
+        net.requires_grad_(part.weights)
+        x = part.x.detach().clone().requires_grad_()
+        y = net(x)
+        y.backward(gradient)
+        results.append(y.detach())
+        of_pictures.append(x.grad if part.picture else None)
+    net.requires_grad_(True)
+    return results, of_pictures, {name: p.grad for name, p in net.named_parameters()}
+
+
+def close(ours, truth, name):
+    assert ours.shape == truth.shape, name
+    bound = 1e-11 * max(1.0, truth.abs().max().item())
+    torch.testing.assert_close(ours, truth, rtol=0, atol=bound, msg=f"{name} differs")
+
+
+def check(plain, net, parts, walk, passes):
+    """Walk the parts in passes, forward in order and backward in reverse; compare everything."""
+    torch.manual_seed(1)
+    made = [walk.forward(parts[some]) for some in passes]
+    outputs = [y for each in made for y in each.outputs]
+    upstream = [torch.randn_like(y) for y in outputs]
+    truth, of_pictures, of_parameters = by_autograd(plain, parts, upstream)
+    for i, (y, expected) in enumerate(zip(outputs, truth, strict=True)):
+        close(y, expected, f"result {i}")
+    net.zero_grad()
+    for some, each in reversed(list(zip(passes, made, strict=True))):
+        expected = [gradient for gradient in of_pictures[some] if gradient is not None]
+        found = walk.backward(each, upstream[some])
+        for i, (ours, of_picture) in enumerate(zip(found, expected, strict=True)):
+            close(ours, of_picture, f"gradient of picture {some.start + i}")
+    plan = by_hand(net, parts[0].x, parts[0].x.dtype, tanhless=False)
+    dead = set() if isinstance(plan, str) else set(plan[0].dead_biases)
+    for name, parameter in net.named_parameters():
+        if name in dead:
+            assert parameter.grad is None
+        else:
+            close(parameter.grad, of_parameters[name], f"gradient of {name}")
+
+
+def prepared(kind, memory_format):
+    plain = network(kind)
+    net = copy.deepcopy(plain).to(memory_format=memory_format)
+    last = memory_format == torch.channels_last
+    return plain, accelerate(net, memory_format="channels_last" if last else "preserve")
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_pass_of_three_parts(kind, together, memory_format, device, each_backend):
+    if each_backend == "reference":
+        pytest.skip("runs under autograd alone: test_what_cannot_be_walked_is_named")
+    if each_backend == "triton" and device == "cpu":
+        pytest.skip("reflect_conv2d has no float64 kernel in Triton: test_in_float32")
+    plain, net = (n.to(device) for n in prepared(kind, memory_format))
+    x = [p.to(device) for p in pictures((16, 20), (16, 20), (16, 20), n=2)]
+    asked = [(False, True), (True, False), (True, False)]
+    parts = [Part(p, *flags) for p, flags in zip(x, asked, strict=True)]
+    walk = walk_of(net, x[0], 6, together=together)
+    check(plain, net, parts, walk, [slice(0, 3)])
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_passes_as_a_generators(kind, memory_format):
+    plain, net = prepared(kind, memory_format)
+    x = pictures((16, 20), (16, 20), (16, 20))
+    parts = [Part(x[0], True, False), Part(x[1], True, False), Part(x[2], True, True)]
+    check(plain, net, parts, walk_of(net, x[0], 3), [slice(0, 2), slice(2, 3)])
+
+
+def test_pictures_of_different_sizes():
+    plain, net = prepared("resnet", FORMATS[1])
+    x = pictures((16, 20), (12, 16), (16, 20))
+    parts = [Part(x[0], True, True), Part(x[1], True, True), Part(x[2], True, True)]
+    check(plain, net, parts, walk_of(net, x[0], 3), [slice(0, 2), slice(2, 3)])
+
+
+def test_frozen_parameters_take_no_gradient():
+    _, net = prepared("affine", FORMATS[0])
+    net.first.weight.requires_grad_(False)
+    net.norm.bias.requires_grad_(False)
+    (x,) = pictures((8, 8))
+    walk = walk_of(net, x, 1)
+    made = walk.forward([Part(x, True, False)])
+    walk.backward(made, [torch.randn_like(made.outputs[0])])
+    assert net.first.weight.grad is None and net.norm.bias.grad is None
+    assert net.norm.weight.grad is not None and net.same.weight.grad is not None
+
+
+class Calls(TorchDispatchMode):
+    """Counts what is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name == "convolution_backward":
+            name = "".join(" xwb"[1:][i] for i, need in enumerate(args[-1]) if need)
+        if name == "reflect_conv2d_backward":
+            name = "".join("xwb"[i] for i, need in enumerate(args[6:9]) if need)
+        self.names[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_weight_gradient_is_taken_once_and_nothing_is_joined_by_copying():
+    _, net = prepared("resnet", FORMATS[1])
+    convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    x = pictures((16, 20), (16, 20), (16, 20))
+    walk = walk_of(net, x[0], 3)
+    made = walk.forward([Part(x[0], True, False), Part(x[1], True, False)])
+    again = walk.forward([Part(x[2], True, True)])
+    upstream = [torch.randn_like(y) for y in (*made.outputs, *again.outputs)]
+    with Calls() as calls:
+        walk.backward(again, upstream[2:])
+        walk.backward(made, upstream[:2])
+    weights = sum(n for name, n in calls.names.items() if name in ("w", "wb"))
+    assert weights == len(convolutions)
+    assert calls.names["x"] == 2 * len(convolutions) - 1  # the first pass's pictures want none
+    # The upstream gradients of the first pass; and the result and its gradient, of both passes,
+    # which no kernel of ours has written.
+    assert calls.names["cat"] == 3
+
+
+@pytest.mark.parametrize("each_backend", ["native", "triton"])
+def test_in_float32(each_backend):
+    with backend.use_backend(each_backend):
+        plain, net = (n.float() for n in prepared("resnet", FORMATS[1]))
+        x = pictures((8, 12), (8, 12), dtype=torch.float32)
+        walk = walk_of(net, x[0], 2)
+        made = walk.forward([Part(x[0], True, True), Part(x[1], True, True)])
+        upstream = [torch.randn_like(y) for y in made.outputs]
+        ours = walk.backward(made, upstream)
+        parts = [Part(p.double(), True, True) for p in x]
+        truth = by_autograd(plain.double(), parts, [g.double() for g in upstream])
+    for y, expected in zip([*made.outputs, *ours], [*truth[0], *truth[1]], strict=True):
+        bound = 1e-4 * expected.abs().max().item()
+        torch.testing.assert_close(y.double(), expected, rtol=0, atol=bound)
+
+
+def test_under_autograd_the_same_is_asked():
+    plain, net = prepared("resnet", FORMATS[0])
+    x = pictures((16, 20), (16, 20), (16, 20))
+    asked = [(False, True), (True, False), (True, False)]
+    parts = [Part(p, *flags) for p, flags in zip(x, asked, strict=True)]
+    for together in (True, False):
+        check(plain, net, parts, AutogradWalk(net, net, together=together), [slice(0, 3)])
+    assert all(p.requires_grad for p in net.parameters())
+
+
+REASONS = {
+    "unet": "FunctionStep",
+    "dropout": "(Dropout)",
+    "parametrized": "model.4",
+    "hooked": "hooks",
+    "plain": "not accelerated",
+    "reference": "reference back end",
+}
+
+
+@pytest.mark.parametrize("kind", REASONS)
+def test_what_cannot_be_walked_is_named(kind):
+    net = models.ResnetGenerator(3, 3, 4, "instance", kind == "dropout", 1)
+    if kind == "unet":
+        net = models.UnetGenerator(3, 3, 5, 2, "instance")
+    if kind == "parametrized":
+        nn.utils.parametrizations.weight_norm(net.model[4])
+    if kind != "plain":
+        accelerate(net)
+    if kind == "hooked":
+        net.register_forward_hook(lambda *_: None)
+    with backend.use_backend("reference" if kind == "reference" else "auto"):
+        reason = by_hand(net, torch.zeros(1, 3, 32, 32), torch.float32, tanhless=False)
+    assert isinstance(reason, str) and REASONS[kind] in reason
+
+
+def test_foreign_networks_name_the_step():
+    for name, (net, shape) in every_foreign_network().items():
+        reason = by_hand(accelerate(net), torch.randn(shape), torch.float32, tanhless=False)
+        named = isinstance(reason, str) and any(
+            word in reason for word in ("FunctionStep of", "model.7", "more than one tensor")
+        )
+        assert named, f"{name}: {reason}"
+
+
+def test_a_sum_that_broadcasts_is_refused_with_the_way_out():
+    _, net = prepared("zero padding", FORMATS[0])
+    x = torch.randn(1, 3, 16, 16, dtype=torch.float64)
+    plan, modules = by_hand(net, x, x.dtype, tanhless=False)
+    tools = hand_steps.Tools(modules, lambda p: p.detach(), None)
+    step = next(s for s in plan.steps if len(s.inputs) > 1)
+    registers = [None] * plan.registers
+    registers[step.inputs[0]] = torch.randn(1, 16, 4, 4, dtype=torch.float64)
+    registers[step.inputs[1]] = torch.randn(1, 16, 1, 4, dtype=torch.float64)
+    with pytest.raises(ValueError, match="--merge off"):
+        hand_steps.forward(tools, step, registers, None)
+
+
+# What is broken -> a network that must notice.
+def lost_second_reader(monkeypatch):
+    monkeypatch.setattr(hand_steps.Gradients, "add", lambda self, r, g: self._held.update({r: g}))
+
+
+def weights_of_all_parts(monkeypatch):
+    right = Run.span
+
+    def span(self, wanted):
+        of_weights = wanted(Part(torch.empty(0), weights=True, picture=False))
+        return right(self, (lambda part: True) if of_weights else wanted)
+
+    monkeypatch.setattr(Run, "span", span)
+
+
+def activation_of_the_input(monkeypatch):
+    monkeypatch.setattr(hand_steps, "_activation_backward", lambda module, y, of_y: of_y)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [
+        (lost_second_reader, "zero padding"),
+        (weights_of_all_parts, "patch"),
+        (activation_of_the_input, "patch"),
+    ],
+)
+def test_a_wrong_walk_differs(wrong, kind, monkeypatch):
+    wrong(monkeypatch)
+    with pytest.raises(AssertionError):
+        test_one_pass_of_three_parts(kind, True, FORMATS[0], "cpu", "native")

@@ -49,15 +49,14 @@ NO_LAUNCH = {
     "_reshape_alias",
     "lift_fresh",
 }
-# Ours in two stages on a GPU: statistics (or sums) and writing; partial sums and their sum.
+# Ours in two stages on a GPU: partial sums and their sum. A norm's number is asked of its kernels.
 TWO_STAGES = {
-    "instance_norm_act",
-    "instance_norm_act_backward",
     "l1_loss",
     "lsgan_loss",
     "generator_loss",
     "adam_",  # steps counted; weights updated
 }
+NORM_FORWARD = ("instance_norm_act", "instance_norm_act_fwd")
 # What least_bytes.py counts too; every other operation is a term beyond it.
 IN_THE_LEAST = {
     "fprop",
@@ -125,10 +124,10 @@ class Counter(TorchDispatchMode):
         compute = _uncomputed if "conv" in name else lambda f, *a, **k: f(*a, **k)
         result = compute(func, *args, **kwargs)
         if func.namespace == "cyclegan_fast_C":
-            # A walk by hand calls the kernels themselves: two stages, on a GPU.
+            # A walk by hand calls the kernels themselves.
             if name.endswith(("_fwd", "_bwd")):  # the last argument is the workspace
                 moved = _bytes(args[:-1]) + _read_again(name, args)
-                self.groups["norms"].add(name, 2, moved)
+                self.groups["norms"].add(name, _norm_launches(name, args), moved)
         elif func.namespace == "cyclegan_fast" and name.startswith("reflect_conv2d"):
             # One operation to the dispatcher, which does not see what is called inside.
             forward = name == "reflect_conv2d"
@@ -136,7 +135,7 @@ class Counter(TorchDispatchMode):
             for group, part, moved in counted(args, result):
                 self.groups[group].add(part, 1, moved)
         elif func.namespace == "cyclegan_fast":
-            launches = 2 if name in TWO_STAGES else 1
+            launches = _norm_launches(name, args) if "norm" in name else 1 + (name in TWO_STAGES)
             group = next((group for part, group in OURS.items() if part in name), "pads")
             moved = _bytes(args, kwargs, result) + _read_again(name, args, result)
             if name == "pool_exchange":  # of the pool a row for each picture, read and written
@@ -158,9 +157,22 @@ class Counter(TorchDispatchMode):
         return result
 
 
+def _norm_launches(name: str, args) -> int:
+    """Statistics (or sums) and writing are one launch where nothing lies between them."""
+    x = args[0] if name in NORM_FORWARD else args[2]
+    layout = _common.memory_format(x) == torch.channels_last
+    kernels = _common.kernels("instance_norm_act", "native")
+    return 2 if kernels.instance_norm_act_workspace(*x.shape, layout, "cuda") else 1
+
+
 def _read_again(name: str, args, result=None) -> int:
-    """What the second stage reads that the first has read: x, and the gradient of the sum."""
-    if name in ("instance_norm_act", "instance_norm_act_fwd"):
+    """What the second stage reads that the first has read: x, and the gradient of the sum.
+
+    One launch finds it in the cache.
+    """
+    if "norm" not in name or _norm_launches(name, args) == 1:
+        return 0
+    if name in NORM_FORWARD:
         return _size(args[0])
     if name == "instance_norm_act_bwd":
         grad_y, grad_skip, x = args[:3]

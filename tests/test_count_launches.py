@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -17,13 +18,14 @@ from ours import OursIteration  # noqa: E402
 from cyclegan_fast.ops import instance_norm_act, reflect_conv2d  # noqa: E402
 
 
-def test_a_small_network_by_hand():
-    x = torch.randn(1, 3, 8, 8)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_small_network_by_hand(layout):
+    x = torch.randn(1, 3, 8, 8).contiguous(memory_format=layout)
     weight, bias = torch.randn(4, 3, 3, 3, requires_grad=True), torch.randn(4, requires_grad=True)
     with Counter() as counter:
         y = F.conv2d(x, weight, bias)  # 4 x 6 x 6
         z = instance_norm_act(y, pad=1)  # 4 x 8 x 8
-        z.view(-1)[:5].detach()  # views: nothing
+        z.flatten(2)[:, 2:].detach()  # views: nothing
         torch.empty(100)  # nothing
         z.backward(torch.zeros_like(z))
     groups = counter.groups
@@ -34,11 +36,13 @@ def test_a_small_network_by_hand():
     backward = (y_size + x_size + w_size) + (y_size + b_size)
     assert convolutions.bytes == forward + backward
     ours = groups["norms"]
-    assert dict(ours.names) == {"instance_norm_act": 2, "instance_norm_act_backward": 2}
+    # A plane is a block's own, and stays in its cache; few channels side by side are split.
+    times = 2 if layout == torch.channels_last else 1
+    assert dict(ours.names) == {"instance_norm_act": times, "instance_norm_act_backward": times}
     statistics = 2 * 4 * 4
-    # Backward reads the gradient and x, each twice, and writes that of x; sums and statistics.
-    forward = 2 * y_size + z_size + statistics
-    backward = 2 * z_size + 2 * y_size + y_size + 2 * statistics
+    # Backward reads the gradient and x and writes that of x; sums and statistics.
+    forward = times * y_size + z_size + statistics
+    backward = times * (z_size + y_size) + y_size + 2 * statistics
     assert ours.bytes == forward + backward
     assert dict(groups["fills"].names) == {"zeros_like": 1}
     assert set(groups) == {"convolutions", "norms", "fills"}
@@ -60,6 +64,15 @@ def test_a_padded_convolution_by_hand():
     assert convolutions.bytes == forward + 2 * (y_size + padded + w_size) + gradient
     assert pads.bytes == 3 * (x_size + padded)
     assert counter.groups["other"].bytes == 5 * y_size
+
+
+def test_channels_that_fit_on_chip_are_normalised_in_one_launch():
+    x = torch.randn(2, 256, 32, 32).contiguous(memory_format=torch.channels_last)
+    with Counter() as counter:
+        y = instance_norm_act(x)
+    norms = counter.groups["norms"]
+    assert norms.launches == 1
+    assert norms.bytes == 4 * (x.numel() + y.numel() + 2 * 512)
 
 
 def test_an_expanded_tensor_counts_as_the_memory_that_it_has():
@@ -102,9 +115,9 @@ def test_a_walk_by_hand_takes_each_weight_gradient_once():
     assert convolutions["wgrad"] == 2 * 24 + 2 * 5
     assert convolutions["fprop"] == 2 * (2 * 24) + 2 * 5
     assert convolutions["dgrad"] == 2 * (24 + 23) + 2 * 5
-    # Under autograd an element each stands for the gradients of interiors.
-    assert 0 <= alone["norms"].bytes - groups["norms"].bytes < 1000
-    assert sum(group.launches for group in groups.values()) <= 821
+    # Pictures side by side make more norms resident; those of a discriminator are small.
+    assert 0 <= alone["norms"].bytes - groups["norms"].bytes < 0.003 * alone["norms"].bytes
+    assert sum(group.launches for group in groups.values()) <= 813
 
 
 def test_an_iteration_moves_no_more_than_the_least_and_the_terms_beyond_it():

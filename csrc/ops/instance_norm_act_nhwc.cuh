@@ -5,7 +5,8 @@
 // side by side, each with kWidth neighbouring channels, times `rows` pixels. The first launch
 // leaves two partial results per (image, chunk, channel) in the workspace; in the second, each
 // block combines the partial results of its slice and writes its chunk. Narrow slices keep the
-// former cheap: see instance_norm_act_plan.h.
+// former cheap. A resident slice is one chunk, and one launch does both. See
+// instance_norm_act_plan.h.
 #pragma once
 
 #include "common/index.cuh"
@@ -27,15 +28,21 @@ struct NhwcGrid {
   int padded_pixels, padded_chunk;  // of y and grad_y
   Divider row, padded_row;          // pixels per row
 
-  NhwcGrid(const InstanceNormActSizes& p, int vector_width) {
-    const PixelSplit split = split_pixels(p.n, p.c, p.h * p.w);
+  NhwcGrid(const InstanceNormActSizes& p, int vector_width, bool resident) {
+    const PixelSplit split =
+        resident ? PixelSplit{p.h * p.w, 1} : split_pixels(p.n, p.c, p.h * p.w);
     const int64_t threads = (p.c + vector_width - 1) / vector_width;
-    lane_bits = vector_width == 1 ? 5 : 2;  // 64 bytes side by side: two sectors
-    // Half of that where blocks would be fewer than multiprocessors, or channels few.
-    while (lane_bits > 0 && threads <= (int64_t{1} << (lane_bits - 1))) --lane_bits;
     const auto slice_number = [&] { return (threads + (1 << lane_bits) - 1) >> lane_bits; };
-    if (vector_width > 1 && lane_bits == 2 && p.n * split.chunks * slice_number() < 200)
-      --lane_bits;
+    if (resident) {
+      lane_bits = 0;
+      while (vector_width << lane_bits < kResidentChannels) ++lane_bits;
+    } else {
+      lane_bits = vector_width == 1 ? 5 : 2;  // 64 bytes side by side: two sectors
+      // Half of that where blocks would be fewer than multiprocessors, or channels few.
+      while (lane_bits > 0 && threads <= (int64_t{1} << (lane_bits - 1))) --lane_bits;
+      if (vector_width > 1 && lane_bits == 2 && p.n * split.chunks * slice_number() < 200)
+        --lane_bits;
+    }
     slice_count = static_cast<int>(slice_number());
     chunk_count = static_cast<int>(split.chunks);
     slices = Divider(slice_count);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// instance_norm_act backward, channels_last: sums by chunk, then combine and write.
+// instance_norm_act backward, channels_last: sums by chunk, then combine and write; or both in one
+// launch.
 //
 // With d = x - mean, dz = g * act'(d * scale + bias), scale = rstd * weight and P pixels per plane:
 //   s1 = sum dz, s2 = rstd * sum dz * d,  grad_x = scale * (dz - s1 / P - d * rstd * s2 / P)
@@ -104,11 +105,13 @@ struct Pixels {
   }
 };
 
+// Sums of dz and of dz * d over this block's chunk: for channel threadIdx.x of the slice, where
+// there is one. The gradient of the sum goes into grad_residual on the way.
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kThreads, 2) nhwc_sums_kernel(const BackwardArguments<T> p) {
+__device__ inline void chunk_sums(const BackwardArguments<T>& p, const NhwcPlace<kWidth>& at,
+                                  Accumulator<T>& total1, Accumulator<T>& total2) {
   using A = Accumulator<T>;
   __shared__ A shared[2][kWarps][kMaxSlice];
-  const NhwcPlace<kWidth> at(p.grid, blockIdx.x);
   const int begin = at.chunk * p.grid.chunk;
   const int end = min(begin + p.grid.chunk, p.grid.pixels);
 
@@ -163,15 +166,27 @@ __global__ void __launch_bounds__(kThreads, 2) nhwc_sums_kernel(const BackwardAr
   __syncthreads();
   const int c = threadIdx.x;
   if (c < at.slice_width(p.grid)) {
-    A total1 = 0, total2 = 0;
+    total1 = total2 = 0;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
       total1 += shared[0][w][c];
       total2 += shared[1][w][c];
     }
+    total2 *= p.rstd[at.statistic(p.grid, at.first_channel + c)];
+  }
+}
+
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(kThreads, 2) nhwc_sums_kernel(const BackwardArguments<T> p) {
+  using A = Accumulator<T>;
+  const NhwcPlace<kWidth> at(p.grid, blockIdx.x);
+  A s1 = 0, s2 = 0;
+  chunk_sums(p, at, s1, s2);
+  const int c = threadIdx.x;
+  if (c < at.slice_width(p.grid)) {
     A* partial = p.workspace + at.partial(p.grid, at.chunk, at.first_channel + c);
-    partial[0] = total1;
-    partial[p.grid.channels] = total2 * p.rstd[at.statistic(p.grid, at.first_channel + c)];
+    partial[0] = s1;
+    partial[p.grid.channels] = s2;
   }
 }
 
@@ -181,7 +196,28 @@ struct SliceConstants {
   A mean[kMaxSlice], scale[kMaxSlice], bias[kMaxSlice], offset[kMaxSlice], slope[kMaxSlice];
 };
 
-// From the chunks' sums. The block of the first chunk writes the sums out.
+// From the sums over all pixels of channel c of the slice; one block of them writes them out.
+template <typename T, int kWidth>
+__device__ inline void finish_sums(const BackwardArguments<T>& p, const NhwcPlace<kWidth>& at,
+                                   int c, Accumulator<T> s1, Accumulator<T> s2,
+                                   SliceConstants<Accumulator<T>>& constants) {
+  using A = Accumulator<T>;
+  const int channel = at.first_channel + c;
+  const int64_t statistic = at.statistic(p.grid, channel);
+  const A rstd = p.rstd[statistic], scale = rstd * (p.weight ? p.weight[channel] : A(1));
+  const A pixels = static_cast<A>(p.grid.pixels);
+  constants.mean[c] = p.mean[statistic];
+  constants.scale[c] = scale;
+  constants.bias[c] = p.bias ? p.bias[channel] : A(0);
+  constants.offset[c] = -scale * (s1 / pixels);
+  constants.slope[c] = -scale * rstd * (s2 / pixels);
+  if (at.chunk == 0) {
+    p.sums[statistic] = s1;
+    p.sums[p.planes + statistic] = s2;
+  }
+}
+
+// From the sums of the slice's chunks.
 template <typename T, int kWidth>
 __device__ inline void combine_sums(const BackwardArguments<T>& p, const NhwcPlace<kWidth>& at,
                                     SliceConstants<Accumulator<T>>& constants) {
@@ -206,28 +242,18 @@ __device__ inline void combine_sums(const BackwardArguments<T>& p, const NhwcPla
       s1 += shared[0][w][c];
       s2 += shared[1][w][c];
     }
-    const int64_t statistic = at.statistic(p.grid, channel);
-    const A rstd = p.rstd[statistic], scale = rstd * (p.weight ? p.weight[channel] : A(1));
-    const A pixels = static_cast<A>(p.grid.pixels);
-    constants.mean[c] = p.mean[statistic];
-    constants.scale[c] = scale;
-    constants.bias[c] = p.bias ? p.bias[channel] : A(0);
-    constants.offset[c] = -scale * (s1 / pixels);
-    constants.slope[c] = -scale * rstd * (s2 / pixels);
-    if (at.chunk == 0) {
-      p.sums[statistic] = s1;
-      p.sums[p.planes + statistic] = s2;
-    }
+    finish_sums(p, at, c, s1, s2, constants);
   }
   __syncthreads();
 }
 
-template <typename T, int kWidth>
-__global__ void __launch_bounds__(kThreads, 2) nhwc_grad_kernel(const BackwardArguments<T> p) {
+// Writes the gradient of a chunk. prepare() fills the constants for all threads, while the first
+// pixels are on their way.
+template <typename T, int kWidth, class Prepare>
+__device__ inline void write_gradient(const BackwardArguments<T>& p, const NhwcPlace<kWidth>& at,
+                                      const SliceConstants<Accumulator<T>>& constants,
+                                      const Prepare& prepare) {
   using A = Accumulator<T>;
-  __shared__ SliceConstants<A> constants;
-  // Backwards: what the first launch read last is still in the cache.
-  const NhwcPlace<kWidth> at(p.grid, gridDim.x - 1 - blockIdx.x);
   const int begin = at.chunk * p.grid.chunk;
   const int end = min(begin + p.grid.chunk, p.grid.pixels);
   const Pixels<T, kWidth> pixels(p, at, true);
@@ -240,8 +266,8 @@ __global__ void __launch_bounds__(kThreads, 2) nhwc_grad_kernel(const BackwardAr
     }
   };
   int first = begin + at.row;
-  load(first);  // on its way while the sums are combined
-  combine_sums(p, at, constants);
+  load(first);
+  prepare();
   if (!at.active) return;
   A mean[kWidth], scale[kWidth], bias[kWidth], offset[kWidth], slope[kWidth];
   from_slice(constants.mean, at.lane, mean);
@@ -271,26 +297,47 @@ __global__ void __launch_bounds__(kThreads, 2) nhwc_grad_kernel(const BackwardAr
 }
 
 template <typename T, int kWidth>
+__global__ void __launch_bounds__(kThreads, 2) nhwc_grad_kernel(const BackwardArguments<T> p) {
+  __shared__ SliceConstants<Accumulator<T>> constants;
+  // Backwards: what the first launch read last is still in the cache.
+  const NhwcPlace<kWidth> at(p.grid, gridDim.x - 1 - blockIdx.x);
+  write_gradient(p, at, constants, [&] { combine_sums(p, at, constants); });
+}
+
+// Both in one launch, where a block has all pixels of its slice.
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(kThreads, 2)
+    nhwc_resident_backward_kernel(const BackwardArguments<T> p) {
+  using A = Accumulator<T>;
+  __shared__ SliceConstants<A> constants;
+  const NhwcPlace<kWidth> at(p.grid, blockIdx.x);
+  A s1 = 0, s2 = 0;
+  chunk_sums(p, at, s1, s2);
+  const int c = threadIdx.x;
+  if (c < at.slice_width(p.grid)) finish_sums(p, at, c, s1, s2, constants);
+  __syncthreads();
+  // A thread has the same pixels in both: what it reads of grad_residual it has written itself.
+  write_gradient(p, at, constants, [] {});
+}
+
+template <typename T, int kWidth>
 cudaError_t run(const InstanceNormActBwdParams& p, cudaStream_t stream) {
   using A = Accumulator<T>;
+  const bool resident = is_resident(p.n, p.c, p.h * p.w);
   const BackwardArguments<T> arguments{
-      NhwcGrid(p, kWidth),
-      Activation<A>(p),
-      static_cast<const T*>(p.x),
-      static_cast<const A*>(p.weight),
-      static_cast<const A*>(p.bias),
-      static_cast<A*>(p.workspace),
-      static_cast<const T*>(p.grad_y),
-      p.grad_skip,
-      static_cast<const A*>(p.mean),
-      static_cast<const A*>(p.rstd),
-      static_cast<T*>(p.grad_x),
-      static_cast<T*>(p.grad_residual),
-      static_cast<A*>(p.sums),
-      p.n * p.c,
+      NhwcGrid(p, kWidth, resident),   Activation<A>(p),
+      static_cast<const T*>(p.x),      static_cast<const A*>(p.weight),
+      static_cast<const A*>(p.bias),   static_cast<A*>(p.workspace),
+      static_cast<const T*>(p.grad_y), p.grad_skip,
+      static_cast<const A*>(p.mean),   static_cast<const A*>(p.rstd),
+      static_cast<T*>(p.grad_x),       static_cast<T*>(p.grad_residual),
+      static_cast<A*>(p.sums),         p.n * p.c,
   };
   const unsigned blocks = arguments.grid.blocks(p.n);
   if (blocks == 0) return cudaErrorInvalidConfiguration;
+  if (resident) {
+    return launch(nhwc_resident_backward_kernel<T, kWidth>, blocks, kThreads, 0, stream, arguments);
+  }
   const cudaError_t error =
       launch(nhwc_sums_kernel<T, kWidth>, blocks, kThreads, 0, stream, arguments);
   if (error != cudaSuccess) return error;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// instance_norm_act forward, channels_last: statistics by chunk, then combine and write.
+// instance_norm_act forward, channels_last: statistics by chunk, then combine and write; or both in
+// one launch.
 #include "common/dispatch.cuh"
 #include "common/launch.cuh"
 #include "common/strided.cuh"
@@ -31,14 +32,14 @@ struct ForwardArguments {
   A *mean, *rstd;
 };
 
-// Moments of x - x[pixel 0], per channel of one chunk. Taking a pixel off first keeps every
-// partial mean small, so that the merged one is exact to its last bit even far from zero.
+// Moments of x - x[pixel 0] over this block's chunk: for channel threadIdx.x of the slice, where
+// there is one. Taking a pixel off first keeps every partial mean small, so that the merged one is
+// exact to its last bit even far from zero.
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kThreads, kResident<T>)
-    nhwc_moments_kernel(const ForwardArguments<T> p) {
+__device__ inline void chunk_moments(const ForwardArguments<T>& p, const NhwcPlace<kWidth>& at,
+                                     Accumulator<T>& chunk_mean, Accumulator<T>& squares) {
   using A = Accumulator<T>;
   __shared__ A shared_mean[kWarps][kMaxSlice], shared_m2[kWarps][kMaxSlice], shared_count[kWarps];
-  const NhwcPlace<kWidth> at(p.grid, blockIdx.x);
   const int begin = at.chunk * p.grid.chunk;
   const int count = min(p.grid.chunk, p.grid.pixels - begin);
   const T* image = p.x + static_cast<int64_t>(at.n) * p.grid.pixels * p.grid.channels + at.channel;
@@ -95,28 +96,62 @@ __global__ void __launch_bounds__(kThreads, kResident<T>)
 
   const int c = threadIdx.x;
   if (c < at.slice_width(p.grid)) {
-    A total = 0, squares = 0;
+    A total = 0;
+    squares = 0;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) total += shared_count[w] * shared_mean[w][c];
-    const A chunk_mean = total / static_cast<A>(count);
+    chunk_mean = total / static_cast<A>(count);
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
       const A d = shared_mean[w][c] - chunk_mean;
       squares += shared_m2[w][c] + shared_count[w] * d * d;
     }
+  }
+}
+
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(kThreads, kResident<T>)
+    nhwc_moments_kernel(const ForwardArguments<T> p) {
+  using A = Accumulator<T>;
+  const NhwcPlace<kWidth> at(p.grid, blockIdx.x);
+  A chunk_mean = 0, squares = 0;
+  chunk_moments(p, at, chunk_mean, squares);
+  const int c = threadIdx.x;
+  if (c < at.slice_width(p.grid)) {
     A* partial = p.workspace + at.partial(p.grid, at.chunk, at.first_channel + c);
     partial[0] = chunk_mean;
     partial[p.grid.channels] = squares;
   }
 }
 
-// Mean and rstd of this block's slice from its chunks' moments, as constants of
-// z = (x - mean) * scale + bias. The block of the first chunk writes them out.
+// What writing takes of a slice's channels: z = (x - mean) * scale + bias.
+template <typename A>
+struct SliceConstants {
+  A mean[kMaxSlice], scale[kMaxSlice], bias[kMaxSlice];
+};
+
+// From the moments of all pixels of channel c of the slice; one block of them writes them out.
+template <typename T, int kWidth>
+__device__ inline void finish_moments(const ForwardArguments<T>& p, const NhwcPlace<kWidth>& at,
+                                      int c, Accumulator<T> shifted_mean, Accumulator<T> squares,
+                                      SliceConstants<Accumulator<T>>& constants) {
+  using A = Accumulator<T>;
+  const int channel = at.first_channel + c;
+  const T* origin = p.x + static_cast<int64_t>(at.n) * p.grid.pixels * p.grid.channels + channel;
+  const A rstd = reciprocal_root(squares / static_cast<A>(p.grid.pixels) + p.eps);
+  constants.mean[c] = static_cast<A>(*origin) + shifted_mean;
+  constants.scale[c] = p.weight ? rstd * p.weight[channel] : rstd;
+  constants.bias[c] = p.bias ? p.bias[channel] : A(0);
+  if (at.chunk == 0) {
+    p.mean[at.statistic(p.grid, channel)] = constants.mean[c];
+    p.rstd[at.statistic(p.grid, channel)] = rstd;
+  }
+}
+
+// From the moments of the slice's chunks.
 template <typename T, int kWidth>
 __device__ inline void combine_moments(const ForwardArguments<T>& p, const NhwcPlace<kWidth>& at,
-                                       Accumulator<T> (&mean)[kMaxSlice],
-                                       Accumulator<T> (&scale)[kMaxSlice],
-                                       Accumulator<T> (&bias)[kMaxSlice]) {
+                                       SliceConstants<Accumulator<T>>& constants) {
   using A = Accumulator<T>;
   __shared__ A shared[2][kWarps][kMaxSlice];
   const int warp = threadIdx.x / 32, c = threadIdx.x % 32, channel = at.first_channel + c;
@@ -148,15 +183,7 @@ __device__ inline void combine_moments(const ForwardArguments<T>& p, const NhwcP
     squares = 0;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) squares += shared[1][w][c];
-    const T* origin = p.x + static_cast<int64_t>(at.n) * p.grid.pixels * p.grid.channels + channel;
-    const A rstd = reciprocal_root(squares / static_cast<A>(p.grid.pixels) + p.eps);
-    mean[c] = static_cast<A>(*origin) + shifted_mean;
-    scale[c] = p.weight ? rstd * p.weight[channel] : rstd;
-    bias[c] = p.bias ? p.bias[channel] : A(0);
-    if (at.chunk == 0) {
-      p.mean[at.statistic(p.grid, channel)] = mean[c];
-      p.rstd[at.statistic(p.grid, channel)] = rstd;
-    }
+    finish_moments(p, at, c, shifted_mean, squares, constants);
   }
   __syncthreads();
 }
@@ -164,27 +191,25 @@ __device__ inline void combine_moments(const ForwardArguments<T>& p, const NhwcP
 // The same where mean and rstd have been taken elsewhere.
 template <typename T, int kWidth>
 __device__ inline void given_moments(const ForwardArguments<T>& p, const NhwcPlace<kWidth>& at,
-                                     Accumulator<T> (&mean)[kMaxSlice],
-                                     Accumulator<T> (&scale)[kMaxSlice],
-                                     Accumulator<T> (&bias)[kMaxSlice]) {
+                                     SliceConstants<Accumulator<T>>& constants) {
   using A = Accumulator<T>;
   const int c = threadIdx.x, channel = at.first_channel + c;
   if (c < at.slice_width(p.grid)) {
     const A rstd = p.rstd[at.statistic(p.grid, channel)];
-    mean[c] = p.mean[at.statistic(p.grid, channel)];
-    scale[c] = p.weight ? rstd * p.weight[channel] : rstd;
-    bias[c] = p.bias ? p.bias[channel] : A(0);
+    constants.mean[c] = p.mean[at.statistic(p.grid, channel)];
+    constants.scale[c] = p.weight ? rstd * p.weight[channel] : rstd;
+    constants.bias[c] = p.bias ? p.bias[channel] : A(0);
   }
   __syncthreads();
 }
 
-template <typename T, int kWidth>
-__global__ void __launch_bounds__(kThreads, kResident<T>)
-    nhwc_write_kernel(const ForwardArguments<T> p) {
+// Writes the padded pixels of a chunk. prepare() fills the constants for all threads, while the
+// first pixels are on their way.
+template <typename T, int kWidth, class Prepare>
+__device__ inline void write_chunk(const ForwardArguments<T>& p, const NhwcPlace<kWidth>& at,
+                                   const SliceConstants<Accumulator<T>>& constants,
+                                   const Prepare& prepare) {
   using A = Accumulator<T>;
-  __shared__ A shared_mean[kMaxSlice], shared_scale[kMaxSlice], shared_bias[kMaxSlice];
-  // Backwards: what the first launch read last is still in the cache.
-  const NhwcPlace<kWidth> at(p.grid, gridDim.x - 1 - blockIdx.x);
   const int begin = at.chunk * p.grid.padded_chunk;
   const int end = min(begin + p.grid.padded_chunk, p.grid.padded_pixels);
   const int channels = p.grid.channels, padded_width = p.grid.width + 2 * p.grid.pad;
@@ -210,17 +235,13 @@ __global__ void __launch_bounds__(kThreads, kResident<T>)
   };
 
   int first = begin + at.row;
-  load(first);  // on its way while the statistics are combined
-  if (p.given) {
-    given_moments(p, at, shared_mean, shared_scale, shared_bias);
-  } else {
-    combine_moments(p, at, shared_mean, shared_scale, shared_bias);
-  }
+  load(first);
+  prepare();
   if (!at.active) return;
   A mean[kWidth], scale[kWidth], bias[kWidth];
-  from_slice(shared_mean, at.lane, mean);
-  from_slice(shared_scale, at.lane, scale);
-  from_slice(shared_bias, at.lane, bias);
+  from_slice(constants.mean, at.lane, mean);
+  from_slice(constants.scale, at.lane, scale);
+  from_slice(constants.bias, at.lane, bias);
 #pragma unroll 1
   while (first < end) {
 #pragma unroll
@@ -243,10 +264,41 @@ __global__ void __launch_bounds__(kThreads, kResident<T>)
 }
 
 template <typename T, int kWidth>
+__global__ void __launch_bounds__(kThreads, kResident<T>)
+    nhwc_write_kernel(const ForwardArguments<T> p) {
+  __shared__ SliceConstants<Accumulator<T>> constants;
+  // Backwards: what the first launch read last is still in the cache.
+  const NhwcPlace<kWidth> at(p.grid, gridDim.x - 1 - blockIdx.x);
+  write_chunk(p, at, constants, [&] {
+    if (p.given) {
+      given_moments(p, at, constants);
+    } else {
+      combine_moments(p, at, constants);
+    }
+  });
+}
+
+// Both in one launch, where a block has all pixels of its slice.
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(kThreads, kResident<T>)
+    nhwc_resident_forward_kernel(const ForwardArguments<T> p) {
+  using A = Accumulator<T>;
+  __shared__ SliceConstants<A> constants;
+  const NhwcPlace<kWidth> at(p.grid, blockIdx.x);
+  A mean = 0, squares = 0;
+  chunk_moments(p, at, mean, squares);
+  const int c = threadIdx.x;
+  if (c < at.slice_width(p.grid)) finish_moments(p, at, c, mean, squares, constants);
+  __syncthreads();
+  write_chunk(p, at, constants, [] {});
+}
+
+template <typename T, int kWidth>
 cudaError_t run(const InstanceNormActFwdParams& p, cudaStream_t stream) {
   using A = Accumulator<T>;
+  const bool resident = !p.given && is_resident(p.n, p.c, p.h * p.w);
   const ForwardArguments<T> arguments{
-      NhwcGrid(p, kWidth),
+      NhwcGrid(p, kWidth, resident),
       Activation<A>(p),
       static_cast<A>(p.eps),
       static_cast<const T*>(p.x),
@@ -261,6 +313,9 @@ cudaError_t run(const InstanceNormActFwdParams& p, cudaStream_t stream) {
   };
   const unsigned blocks = arguments.grid.blocks(p.n);
   if (blocks == 0) return cudaErrorInvalidConfiguration;
+  if (resident) {
+    return launch(nhwc_resident_forward_kernel<T, kWidth>, blocks, kThreads, 0, stream, arguments);
+  }
   if (!p.given) {
     const cudaError_t error =
         launch(nhwc_moments_kernel<T, kWidth>, blocks, kThreads, 0, stream, arguments);

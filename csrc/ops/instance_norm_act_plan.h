@@ -30,10 +30,23 @@ inline PixelSplit split_pixels(int64_t n, int64_t c, int64_t pixels) {
   return {chunk, std::max<int64_t>((pixels + chunk - 1) / chunk, 1)};
 }
 
-// Elements of the accumulator type that instance_norm_act_fwd and _bwd need on a CUDA device.
+// Whether a block takes all pixels of 16 channels of a channels_last image, statistics and writing
+// in one launch: where they fit in the multiprocessor's cache (64 KB of 16-bit elements, as
+// Triton's kernels take), so that memory is read once, and where that makes blocks enough that a
+// second launch would cost more than the multiprocessors that stay idle.
+constexpr int kResidentChannels = 16;
+inline bool is_resident(int64_t n, int64_t c, int64_t pixels) {
+  constexpr int64_t kElements = 32 << 10, kFewestBlocks = 32;
+  return pixels * kResidentChannels <= kElements &&
+         n * ((c + kResidentChannels - 1) / kResidentChannels) >= kFewestBlocks;
+}
+
+// Elements of the accumulator type that instance_norm_act_fwd and _bwd need on a CUDA device; none
+// where one launch does it.
 inline int64_t instance_norm_act_cuda_workspace(int64_t n, int64_t c, int64_t h, int64_t w,
                                                 bool channels_last) {
-  return channels_last ? n * split_pixels(n, c, h * w).chunks * 2 * c : 0;
+  if (!channels_last || is_resident(n, c, h * w)) return 0;
+  return n * split_pixels(n, c, h * w).chunks * 2 * c;
 }
 
 }  // namespace cyclegan_fast

@@ -24,7 +24,9 @@ def test_every_stem_is_compiled_for_one_and_the_same_set_of_architectures():
     text = " ".join(found)
     for part in ("nchw_forward", "nchw_backward", "nhwc_moments", "nhwc_write", "nhwc_sums"):
         assert f"{part}_kernel<" in text
-    for part in ("reflect_pad2d_fwd", "reflect_pad2d_bwd", "loss_partial", "loss_gradient"):
+    for part in ("nhwc_resident_forward", "nhwc_resident_backward", "reflect_pad2d_fwd"):
+        assert f"{part}_kernel<" in text
+    for part in ("reflect_pad2d_bwd", "loss_partial", "loss_gradient"):
         assert f"{part}_kernel<" in text
     assert len({frozenset(architectures) for architectures in found.values()}) == 1
 

@@ -20,6 +20,8 @@ AWKWARD = [
     (2, 3, 1, 1), (1, 1, 1, 2), (2, 5, 2, 2), (3, 7, 5, 3), (2, 12, 4, 9), (1, 24, 17, 19),
     (2, 40, 33, 1), (1, 100, 13, 31), (5, 8, 65, 67), (1, 72, 96, 40),
 ]  # fmt: skip
+# So many groups of channels that a block of the channels_last kernels takes all pixels of one.
+RESIDENT = (16, 24, 5, 4)
 # Past a grid's y and z limits.
 MANY_PLANES = [(70000, 1, 3, 3), (9000, 8, 2, 3)]
 
@@ -46,7 +48,7 @@ def test_norm_of_many_planes(dtype, layout, shape):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("pad", [0, 1, 3])
-@pytest.mark.parametrize("shape", [(2, 16, 9, 8), (1, 33, 7, 12)])
+@pytest.mark.parametrize("shape", [(2, 16, 9, 8), (1, 33, 7, 12), RESIDENT])
 def test_norm_every_option(dtype, layout, pad, shape):
     for affine in (False, True):
         for act in raw_ops.ACTS:
@@ -71,7 +73,7 @@ def test_norm_network_shapes(dtype, layout, shape, pad, act):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape", [(1, 64, 48, 48), (2, 3, 31, 30)])
+@pytest.mark.parametrize("shape", [(1, 64, 48, 48), (2, 3, 31, 30), (32, 3, 31, 30)])
 def test_norm_far_from_zero(layout, shape):
     NormCase(shape, torch.float32, layout, pad=1, offset=1000.0).check()
 

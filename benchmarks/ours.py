@@ -22,6 +22,7 @@ class OursIteration:
         graph: replay the step as a CUDA graph, as `train` does on a GPU by default.
         images: real A and real B, on the device.
         merge: join passes, as the option of `train`.
+        pair: normalise in two networks at once, likewise.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class OursIteration:
         graph: bool,
         images: tuple[Tensor, Tensor],
         merge: Literal["auto", "on", "off"] = "auto",
+        pair: Literal["auto", "on", "off"] = "auto",
     ) -> None:
         real_a, real_b = images
         self.config = TrainConfig(
@@ -42,6 +44,7 @@ class OursIteration:
             crop_size=real_a.shape[-1],
             cuda_graph="on" if graph else "off",
             merge=merge,
+            pair=pair,
         )
         with configured(self.config):
             self.trainer = Trainer(self.config)

@@ -25,6 +25,17 @@ STABLE_TORCH_LIBRARY(cyclegan_fast_C, library) {
       "Tensor? bias, Tensor mean, Tensor rstd, int act, float negative_slope, int pad, "
       "Tensor(a!) grad_x, Tensor(b!)? grad_residual, Tensor(c!) sums, Tensor(d!) workspace) "
       "-> ()");
+  // Two calls whose x have the same sizes, dtype and layout, of two networks side by side. An empty
+  // grad_residual is none: PyTorch cannot follow lists of what may be written.
+  library.def(
+      "instance_norm_act_fwd_pair(Tensor[] x, Tensor?[] weight, Tensor?[] bias, "
+      "Tensor?[] residual, int act, float negative_slope, int pad, float eps, Tensor(a!)[] y, "
+      "Tensor(b!)[] mean, Tensor(c!)[] rstd, Tensor(d!)[] workspace) -> ()");
+  library.def(
+      "instance_norm_act_bwd_pair(Tensor?[] grad_y, Tensor?[] grad_skip, Tensor[] x, "
+      "Tensor?[] weight, Tensor?[] bias, Tensor[] mean, Tensor[] rstd, int act, "
+      "float negative_slope, int pad, Tensor(a!)[] grad_x, Tensor(b!)[] grad_residual, "
+      "Tensor(c!)[] sums, Tensor(d!)[] workspace) -> ()");
   library.def(
       "instance_norm_act_workspace(int n, int c, int h, int w, bool channels_last, str device) "
       "-> int");

@@ -107,8 +107,8 @@ def test_the_least_is_that_of_upstreams_networks():
 def test_a_walk_by_hand_takes_each_weight_gradient_once():
     images = tuple(torch.zeros(2, 1, 3, 256, 256))
     groups, alone = (
-        count(OursIteration("bf16", graph=False, images=images, merge=merge))
-        for merge in ("on", "off")
+        count(OursIteration("bf16", graph=False, images=images, merge=merge, pair=pair))
+        for merge, pair in (("on", "on"), ("off", "off"))
     )
     convolutions = groups["convolutions"].names
     # 24 of each generator, 5 of each discriminator: two passes of the former, one of the latter.
@@ -117,7 +117,7 @@ def test_a_walk_by_hand_takes_each_weight_gradient_once():
     assert convolutions["dgrad"] == 2 * (24 + 23) + 2 * 5
     # Pictures side by side make more norms resident; those of a discriminator are small.
     assert 0 <= alone["norms"].bytes - groups["norms"].bytes < 0.003 * alone["norms"].bytes
-    assert sum(group.launches for group in groups.values()) <= 813
+    assert sum(group.launches for group in groups.values()) <= 650
 
 
 def test_an_iteration_moves_no_more_than_the_least_and_the_terms_beyond_it():

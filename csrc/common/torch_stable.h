@@ -10,12 +10,15 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 namespace cyclegan_fast {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
+using Tensors = std::vector<Tensor>;
+using OptionalTensors = std::vector<OptionalTensor>;
 
 // Runs body(begin, end) over [0, tasks) on PyTorch's threads; `elements` per task say when a thread
 // is worth waking. How tasks are shared out depends on the number of threads, so a task's result

@@ -2,6 +2,11 @@
 // instance_norm_act: tensors checked and turned into params, for the CPU and the CUDA side alike.
 #pragma once
 
+#include <array>
+#include <initializer_list>
+#include <optional>
+#include <stdexcept>
+
 #include "common/check.h"
 #include "ops/instance_norm_act.h"
 
@@ -131,6 +136,31 @@ InstanceNormActBwdParams instance_norm_act_bwd_args(
           mutable_data(grad_residual),
           mutable_data(sums),
           mutable_data(workspace)};
+}
+
+inline OptionalTensor unless_empty(const Tensor& x) {
+  return x.numel() > 0 ? OptionalTensor(x) : std::nullopt;
+}
+
+// Both calls of a pair: args(i) checks call i. `lengths` are those of all lists of tensors.
+template <class Args>
+auto instance_norm_act_pair_args(const char* op, const Tensors& x,
+                                 std::initializer_list<size_t> lengths, const Args& args) {
+  for (const size_t length : lengths) {
+    if (length != 2) {
+      throw std::runtime_error(text("cyclegan_fast_C::", op,
+                                    ": lists must hold two tensors each, got one of ",
+                                    static_cast<int64_t>(length)));
+    }
+  }
+  const std::array both{args(0), args(1)};
+  const Checker check(op, x[0]);
+  const auto sizes = x[0].sizes();
+  check.like("x[1]", x[1], {sizes[0], sizes[1], sizes[2], sizes[3]}, both[0].dtype);
+  if (both[0].channels_last != both[1].channels_last) {
+    check.fail("x[1]", "of the layout of x[0]", "the other");
+  }
+  return both;
 }
 
 }  // namespace cyclegan_fast

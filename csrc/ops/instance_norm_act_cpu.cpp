@@ -28,6 +28,20 @@ void run_bands(const Params& p, InstanceNormActKernel<Params> partial,
   run(p, write, p.n * p.h, elements);
 }
 
+void forward(const InstanceNormActFwdParams& p) {
+  if (!p.channels_last)
+    return run(p, instance_norm_act_nchw_kernels().fwd, p.n * p.c, p.n * p.c * p.h * p.w);
+  const auto& kernels = instance_norm_act_nhwc_fwd_kernels();
+  run_bands(p, kernels.statistics, kernels.merge, kernels.write);
+}
+
+void backward(const InstanceNormActBwdParams& p) {
+  if (!p.channels_last)
+    return run(p, instance_norm_act_nchw_kernels().bwd, p.n * p.c, p.n * p.c * p.h * p.w);
+  const auto& kernels = instance_norm_act_nhwc_bwd_kernels();
+  run_bands(p, kernels.sums, kernels.merge, kernels.write);
+}
+
 void instance_norm_act_fwd(const Tensor& x,                 // [N, C, H, W]
                            const OptionalTensor& weight,    // acc [C]
                            const OptionalTensor& bias,      // acc [C]
@@ -37,12 +51,8 @@ void instance_norm_act_fwd(const Tensor& x,                 // [N, C, H, W]
                            const Tensor& mean,         // acc [N, C]
                            const Tensor& rstd,         // acc [N, C]
                            const Tensor& workspace) {  // acc
-  const auto p = instance_norm_act_fwd_args(x, weight, bias, residual, act, negative_slope, pad,
-                                            eps, y, mean, rstd, workspace, workspace_size);
-  if (!p.channels_last)
-    return run(p, instance_norm_act_nchw_kernels().fwd, p.n * p.c, p.n * p.c * p.h * p.w);
-  const auto& kernels = instance_norm_act_nhwc_fwd_kernels();
-  run_bands(p, kernels.statistics, kernels.merge, kernels.write);
+  forward(instance_norm_act_fwd_args(x, weight, bias, residual, act, negative_slope, pad, eps, y,
+                                     mean, rstd, workspace, workspace_size));
 }
 
 void instance_norm_act_apply(const Tensor& x,                 // [N, C, H, W]
@@ -72,13 +82,43 @@ void instance_norm_act_bwd(const OptionalTensor& grad_y,     // [N, C, H + 2 pad
                            const OptionalTensor& grad_residual,  // [N, C, H, W]
                            const Tensor& sums,                   // acc [2, N, C]
                            const Tensor& workspace) {            // acc
-  const auto p = instance_norm_act_bwd_args(grad_y, grad_skip, x, weight, bias, mean, rstd, act,
-                                            negative_slope, pad, grad_x, grad_residual, sums,
-                                            workspace, workspace_size);
-  if (!p.channels_last)
-    return run(p, instance_norm_act_nchw_kernels().bwd, p.n * p.c, p.n * p.c * p.h * p.w);
-  const auto& kernels = instance_norm_act_nhwc_bwd_kernels();
-  run_bands(p, kernels.sums, kernels.merge, kernels.write);
+  backward(instance_norm_act_bwd_args(grad_y, grad_skip, x, weight, bias, mean, rstd, act,
+                                      negative_slope, pad, grad_x, grad_residual, sums, workspace,
+                                      workspace_size));
+}
+
+// Two calls whose x have the same sizes, dtype and layout.
+void instance_norm_act_fwd_pair(Tensors x, OptionalTensors weight, OptionalTensors bias,
+                                OptionalTensors residual, int64_t act, double negative_slope,
+                                int64_t pad, double eps, Tensors y, Tensors mean, Tensors rstd,
+                                Tensors workspace) {
+  const auto lengths = {x.size(), weight.size(), bias.size(), residual.size(),
+                        y.size(), mean.size(),   rstd.size(), workspace.size()};
+  const auto both =
+      instance_norm_act_pair_args("instance_norm_act_fwd_pair", x, lengths, [&](int i) {
+        return instance_norm_act_fwd_args(x[i], weight[i], bias[i], residual[i], act,
+                                          negative_slope, pad, eps, y[i], mean[i], rstd[i],
+                                          workspace[i], workspace_size);
+      });
+  for (const auto& p : both) forward(p);
+}
+
+void instance_norm_act_bwd_pair(OptionalTensors grad_y, OptionalTensors grad_skip, Tensors x,
+                                OptionalTensors weight, OptionalTensors bias, Tensors mean,
+                                Tensors rstd, int64_t act, double negative_slope, int64_t pad,
+                                Tensors grad_x, Tensors grad_residual, Tensors sums,
+                                Tensors workspace) {
+  const auto lengths = {grad_y.size(),        grad_skip.size(), x.size(),        weight.size(),
+                        bias.size(),          mean.size(),      rstd.size(),     grad_x.size(),
+                        grad_residual.size(), sums.size(),      workspace.size()};
+  const auto both =
+      instance_norm_act_pair_args("instance_norm_act_bwd_pair", x, lengths, [&](int i) {
+        return instance_norm_act_bwd_args(grad_y[i], grad_skip[i], x[i], weight[i], bias[i],
+                                          mean[i], rstd[i], act, negative_slope, pad, grad_x[i],
+                                          unless_empty(grad_residual[i]), sums[i], workspace[i],
+                                          workspace_size);
+      });
+  for (const auto& p : both) backward(p);
 }
 
 }  // namespace
@@ -87,6 +127,8 @@ STABLE_TORCH_LIBRARY_IMPL(cyclegan_fast_C, CPU, library) {
   library.impl("instance_norm_act_fwd", TORCH_BOX(&instance_norm_act_fwd));
   library.impl("instance_norm_act_apply", TORCH_BOX(&instance_norm_act_apply));
   library.impl("instance_norm_act_bwd", TORCH_BOX(&instance_norm_act_bwd));
+  library.impl("instance_norm_act_fwd_pair", TORCH_BOX(&instance_norm_act_fwd_pair));
+  library.impl("instance_norm_act_bwd_pair", TORCH_BOX(&instance_norm_act_bwd_pair));
 }
 
 }  // namespace cyclegan_fast

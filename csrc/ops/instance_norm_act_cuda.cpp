@@ -32,13 +32,27 @@ Strided used_strides(Strided s, const InstanceNormActSizes& sizes) {
   return s;
 }
 
-void launch_forward(const char* op, const Tensor& x, InstanceNormActFwdParams params) {
-  if (!has_work(op, x, params)) return;
-  params.residual = used_strides(params.residual, params);
+// One call, or two on tensors of the same sizes: those of channels_last share a launch.
+template <class Params>
+void launch_on(const Tensor& x, const char* op, const Params* p, int count,
+               cudaError_t (*nhwc)(const Params*, int, cudaStream_t),
+               cudaError_t (*nchw)(const Params&, cudaStream_t)) {
   const CudaDeviceGuard guard(x);
   const auto stream = static_cast<cudaStream_t>(current_cuda_stream(x));
-  check_launch(op, params.channels_last ? instance_norm_act_fwd_nhwc(params, stream)
-                                        : instance_norm_act_fwd_nchw(params, stream));
+  if (p->channels_last) return check_launch(op, nhwc(p, count, stream));
+  for (int i = 0; i < count; ++i) check_launch(op, nchw(p[i], stream));
+}
+
+void launch_forward(const char* op, const Tensor& x, InstanceNormActFwdParams* p, int count = 1) {
+  if (!has_work(op, x, *p)) return;
+  for (int i = 0; i < count; ++i) p[i].residual = used_strides(p[i].residual, p[i]);
+  launch_on(x, op, p, count, instance_norm_act_fwd_nhwc, instance_norm_act_fwd_nchw);
+}
+
+void launch_backward(const char* op, const Tensor& x, InstanceNormActBwdParams* p, int count = 1) {
+  if (!has_work(op, x, *p)) return;
+  for (int i = 0; i < count; ++i) p[i].grad_skip = used_strides(p[i].grad_skip, p[i]);
+  launch_on(x, op, p, count, instance_norm_act_bwd_nhwc, instance_norm_act_bwd_nchw);
 }
 
 void instance_norm_act_fwd(const Tensor& x,                 // [N, C, H, W]
@@ -50,9 +64,9 @@ void instance_norm_act_fwd(const Tensor& x,                 // [N, C, H, W]
                            const Tensor& mean,  // acc [N, C]
                            const Tensor& rstd,  // acc [N, C]
                            const Tensor& workspace) {
-  launch_forward("instance_norm_act_fwd", x,
-                 instance_norm_act_fwd_args(x, weight, bias, residual, act, negative_slope, pad,
-                                            eps, y, mean, rstd, workspace, workspace_size));
+  auto params = instance_norm_act_fwd_args(x, weight, bias, residual, act, negative_slope, pad, eps,
+                                           y, mean, rstd, workspace, workspace_size);
+  launch_forward("instance_norm_act_fwd", x, &params);
 }
 
 void instance_norm_act_apply(const Tensor& x,                 // [N, C, H, W]
@@ -63,9 +77,9 @@ void instance_norm_act_apply(const Tensor& x,                 // [N, C, H, W]
                              const Tensor& rstd,              // acc [N, C]
                              int64_t act, double negative_slope, int64_t pad,
                              const Tensor& y) {  // [N, C, H + 2 pad, W + 2 pad]
-  launch_forward("instance_norm_act_apply", x,
-                 instance_norm_act_apply_args(x, weight, bias, residual, mean, rstd, act,
-                                              negative_slope, pad, y));
+  auto params = instance_norm_act_apply_args(x, weight, bias, residual, mean, rstd, act,
+                                             negative_slope, pad, y);
+  launch_forward("instance_norm_act_apply", x, &params);
 }
 
 void instance_norm_act_bwd(const OptionalTensor& grad_y,     // [N, C, H + 2 pad, W + 2 pad]
@@ -83,13 +97,38 @@ void instance_norm_act_bwd(const OptionalTensor& grad_y,     // [N, C, H + 2 pad
   auto params = instance_norm_act_bwd_args(grad_y, grad_skip, x, weight, bias, mean, rstd, act,
                                            negative_slope, pad, grad_x, grad_residual, sums,
                                            workspace, workspace_size);
-  if (!has_work("instance_norm_act_bwd", x, params)) return;
-  params.grad_skip = used_strides(params.grad_skip, params);
-  const CudaDeviceGuard guard(x);
-  const auto stream = static_cast<cudaStream_t>(current_cuda_stream(x));
-  check_launch("instance_norm_act_bwd", params.channels_last
-                                            ? instance_norm_act_bwd_nhwc(params, stream)
-                                            : instance_norm_act_bwd_nchw(params, stream));
+  launch_backward("instance_norm_act_bwd", x, &params);
+}
+
+// Two calls whose x have the same sizes, dtype and layout.
+void instance_norm_act_fwd_pair(Tensors x, OptionalTensors weight, OptionalTensors bias,
+                                OptionalTensors residual, int64_t act, double negative_slope,
+                                int64_t pad, double eps, Tensors y, Tensors mean, Tensors rstd,
+                                Tensors workspace) {
+  const auto lengths = {x.size(), weight.size(), bias.size(), residual.size(),
+                        y.size(), mean.size(),   rstd.size(), workspace.size()};
+  auto both = instance_norm_act_pair_args("instance_norm_act_fwd_pair", x, lengths, [&](int i) {
+    return instance_norm_act_fwd_args(x[i], weight[i], bias[i], residual[i], act, negative_slope,
+                                      pad, eps, y[i], mean[i], rstd[i], workspace[i],
+                                      workspace_size);
+  });
+  launch_forward("instance_norm_act_fwd_pair", x[0], both.data(), 2);
+}
+
+void instance_norm_act_bwd_pair(OptionalTensors grad_y, OptionalTensors grad_skip, Tensors x,
+                                OptionalTensors weight, OptionalTensors bias, Tensors mean,
+                                Tensors rstd, int64_t act, double negative_slope, int64_t pad,
+                                Tensors grad_x, Tensors grad_residual, Tensors sums,
+                                Tensors workspace) {
+  const auto lengths = {grad_y.size(),        grad_skip.size(), x.size(),        weight.size(),
+                        bias.size(),          mean.size(),      rstd.size(),     grad_x.size(),
+                        grad_residual.size(), sums.size(),      workspace.size()};
+  auto both = instance_norm_act_pair_args("instance_norm_act_bwd_pair", x, lengths, [&](int i) {
+    return instance_norm_act_bwd_args(
+        grad_y[i], grad_skip[i], x[i], weight[i], bias[i], mean[i], rstd[i], act, negative_slope,
+        pad, grad_x[i], unless_empty(grad_residual[i]), sums[i], workspace[i], workspace_size);
+  });
+  launch_backward("instance_norm_act_bwd_pair", x[0], both.data(), 2);
 }
 
 }  // namespace
@@ -98,6 +137,8 @@ STABLE_TORCH_LIBRARY_IMPL(cyclegan_fast_C, CUDA, library) {
   library.impl("instance_norm_act_fwd", TORCH_BOX(&instance_norm_act_fwd));
   library.impl("instance_norm_act_apply", TORCH_BOX(&instance_norm_act_apply));
   library.impl("instance_norm_act_bwd", TORCH_BOX(&instance_norm_act_bwd));
+  library.impl("instance_norm_act_fwd_pair", TORCH_BOX(&instance_norm_act_fwd_pair));
+  library.impl("instance_norm_act_bwd_pair", TORCH_BOX(&instance_norm_act_bwd_pair));
 }
 
 }  // namespace cyclegan_fast

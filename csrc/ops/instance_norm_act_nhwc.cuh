@@ -66,6 +66,14 @@ struct NhwcGrid {
   }
 };
 
+// The arguments of a launch: of one call, or of two whose sizes are the same, each with a row of
+// blocks (blockIdx.y) of its own.
+constexpr int kMostCalls = 2;
+template <class Arguments>
+struct Calls {
+  Arguments of[kMostCalls];
+};
+
 // This thread's place.
 template <int kWidth>
 struct NhwcPlace {

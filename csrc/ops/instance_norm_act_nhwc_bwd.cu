@@ -177,7 +177,9 @@ __device__ inline void chunk_sums(const BackwardArguments<T>& p, const NhwcPlace
 }
 
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kThreads, 2) nhwc_sums_kernel(const BackwardArguments<T> p) {
+__global__ void __launch_bounds__(kThreads, 2)
+    nhwc_sums_kernel(const __grid_constant__ Calls<BackwardArguments<T>> calls) {
+  const BackwardArguments<T>& p = calls.of[blockIdx.y];
   using A = Accumulator<T>;
   const NhwcPlace<kWidth> at(p.grid, blockIdx.x);
   A s1 = 0, s2 = 0;
@@ -297,7 +299,9 @@ __device__ inline void write_gradient(const BackwardArguments<T>& p, const NhwcP
 }
 
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kThreads, 2) nhwc_grad_kernel(const BackwardArguments<T> p) {
+__global__ void __launch_bounds__(kThreads, 2)
+    nhwc_grad_kernel(const __grid_constant__ Calls<BackwardArguments<T>> calls) {
+  const BackwardArguments<T>& p = calls.of[blockIdx.y];
   __shared__ SliceConstants<Accumulator<T>> constants;
   // Backwards: what the first launch read last is still in the cache.
   const NhwcPlace<kWidth> at(p.grid, gridDim.x - 1 - blockIdx.x);
@@ -307,7 +311,8 @@ __global__ void __launch_bounds__(kThreads, 2) nhwc_grad_kernel(const BackwardAr
 // Both in one launch, where a block has all pixels of its slice.
 template <typename T, int kWidth>
 __global__ void __launch_bounds__(kThreads, 2)
-    nhwc_resident_backward_kernel(const BackwardArguments<T> p) {
+    nhwc_resident_backward_kernel(const __grid_constant__ Calls<BackwardArguments<T>> calls) {
+  const BackwardArguments<T>& p = calls.of[blockIdx.y];
   using A = Accumulator<T>;
   __shared__ SliceConstants<A> constants;
   const NhwcPlace<kWidth> at(p.grid, blockIdx.x);
@@ -320,41 +325,61 @@ __global__ void __launch_bounds__(kThreads, 2)
   write_gradient(p, at, constants, [] {});
 }
 
-template <typename T, int kWidth>
-cudaError_t run(const InstanceNormActBwdParams& p, cudaStream_t stream) {
+template <typename T>
+BackwardArguments<T> arguments_of(const InstanceNormActBwdParams& p, const NhwcGrid& grid) {
   using A = Accumulator<T>;
-  const bool resident = is_resident(p.n, p.c, p.h * p.w);
-  const BackwardArguments<T> arguments{
-      NhwcGrid(p, kWidth, resident),   Activation<A>(p),
-      static_cast<const T*>(p.x),      static_cast<const A*>(p.weight),
-      static_cast<const A*>(p.bias),   static_cast<A*>(p.workspace),
-      static_cast<const T*>(p.grad_y), p.grad_skip,
-      static_cast<const A*>(p.mean),   static_cast<const A*>(p.rstd),
-      static_cast<T*>(p.grad_x),       static_cast<T*>(p.grad_residual),
-      static_cast<A*>(p.sums),         p.n * p.c,
+  return {
+      grid,
+      Activation<A>(p),
+      static_cast<const T*>(p.x),
+      static_cast<const A*>(p.weight),
+      static_cast<const A*>(p.bias),
+      static_cast<A*>(p.workspace),
+      static_cast<const T*>(p.grad_y),
+      p.grad_skip,
+      static_cast<const A*>(p.mean),
+      static_cast<const A*>(p.rstd),
+      static_cast<T*>(p.grad_x),
+      static_cast<T*>(p.grad_residual),
+      static_cast<A*>(p.sums),
+      p.n * p.c,
   };
-  const unsigned blocks = arguments.grid.blocks(p.n);
-  if (blocks == 0) return cudaErrorInvalidConfiguration;
+}
+
+template <typename T, int kWidth>
+cudaError_t run(const InstanceNormActBwdParams* p, int count, cudaStream_t stream) {
+  const bool resident = is_resident(p->n, p->c, p->h * p->w);
+  const NhwcGrid grid(*p, kWidth, resident);
+  const Calls<BackwardArguments<T>> calls{arguments_of<T>(p[0], grid),
+                                          arguments_of<T>(p[count - 1], grid)};
+  const dim3 blocks(grid.blocks(p->n), count);
+  if (blocks.x == 0) return cudaErrorInvalidConfiguration;
   if (resident) {
-    return launch(nhwc_resident_backward_kernel<T, kWidth>, blocks, kThreads, 0, stream, arguments);
+    return launch(nhwc_resident_backward_kernel<T, kWidth>, blocks, kThreads, 0, stream, calls);
   }
-  const cudaError_t error =
-      launch(nhwc_sums_kernel<T, kWidth>, blocks, kThreads, 0, stream, arguments);
+  const cudaError_t error = launch(nhwc_sums_kernel<T, kWidth>, blocks, kThreads, 0, stream, calls);
   if (error != cudaSuccess) return error;
-  return launch(nhwc_grad_kernel<T, kWidth>, blocks, kThreads, 0, stream, arguments);
+  return launch(nhwc_grad_kernel<T, kWidth>, blocks, kThreads, 0, stream, calls);
+}
+
+template <typename T>
+bool is_wide(const InstanceNormActBwdParams& p) {
+  bool wide = p.c % kWidest<T> == 0 && has_vector_channels<T>(p.grad_skip, kWidest<T>);
+  for (const void* tensor : {p.x, p.grad_y, static_cast<const void*>(p.grad_x),
+                             static_cast<const void*>(p.grad_residual)}) {
+    wide = wide && aligned(tensor, 16);
+  }
+  return wide;
 }
 
 }  // namespace
 
-cudaError_t instance_norm_act_bwd_nhwc(const InstanceNormActBwdParams& p, cudaStream_t stream) {
-  return with_type(p.dtype, [&](auto tag) {
+cudaError_t instance_norm_act_bwd_nhwc(const InstanceNormActBwdParams* p, int count,
+                                       cudaStream_t stream) {
+  return with_type(p->dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    bool wide = p.c % kWidest<T> == 0 && has_vector_channels<T>(p.grad_skip, kWidest<T>);
-    for (const void* tensor : {p.x, p.grad_y, static_cast<const void*>(p.grad_x),
-                               static_cast<const void*>(p.grad_residual)}) {
-      wide = wide && aligned(tensor, 16);
-    }
-    return wide ? run<T, kWidest<T>>(p, stream) : run<T, 1>(p, stream);
+    const bool wide = std::all_of(p, p + count, is_wide<T>);
+    return wide ? run<T, kWidest<T>>(p, count, stream) : run<T, 1>(p, count, stream);
   });
 }
 

@@ -111,7 +111,8 @@ __device__ inline void chunk_moments(const ForwardArguments<T>& p, const NhwcPla
 
 template <typename T, int kWidth>
 __global__ void __launch_bounds__(kThreads, kResident<T>)
-    nhwc_moments_kernel(const ForwardArguments<T> p) {
+    nhwc_moments_kernel(const __grid_constant__ Calls<ForwardArguments<T>> calls) {
+  const ForwardArguments<T>& p = calls.of[blockIdx.y];
   using A = Accumulator<T>;
   const NhwcPlace<kWidth> at(p.grid, blockIdx.x);
   A chunk_mean = 0, squares = 0;
@@ -265,7 +266,8 @@ __device__ inline void write_chunk(const ForwardArguments<T>& p, const NhwcPlace
 
 template <typename T, int kWidth>
 __global__ void __launch_bounds__(kThreads, kResident<T>)
-    nhwc_write_kernel(const ForwardArguments<T> p) {
+    nhwc_write_kernel(const __grid_constant__ Calls<ForwardArguments<T>> calls) {
+  const ForwardArguments<T>& p = calls.of[blockIdx.y];
   __shared__ SliceConstants<Accumulator<T>> constants;
   // Backwards: what the first launch read last is still in the cache.
   const NhwcPlace<kWidth> at(p.grid, gridDim.x - 1 - blockIdx.x);
@@ -281,7 +283,8 @@ __global__ void __launch_bounds__(kThreads, kResident<T>)
 // Both in one launch, where a block has all pixels of its slice.
 template <typename T, int kWidth>
 __global__ void __launch_bounds__(kThreads, kResident<T>)
-    nhwc_resident_forward_kernel(const ForwardArguments<T> p) {
+    nhwc_resident_forward_kernel(const __grid_constant__ Calls<ForwardArguments<T>> calls) {
+  const ForwardArguments<T>& p = calls.of[blockIdx.y];
   using A = Accumulator<T>;
   __shared__ SliceConstants<A> constants;
   const NhwcPlace<kWidth> at(p.grid, blockIdx.x);
@@ -293,12 +296,11 @@ __global__ void __launch_bounds__(kThreads, kResident<T>)
   write_chunk(p, at, constants, [] {});
 }
 
-template <typename T, int kWidth>
-cudaError_t run(const InstanceNormActFwdParams& p, cudaStream_t stream) {
+template <typename T>
+ForwardArguments<T> arguments_of(const InstanceNormActFwdParams& p, const NhwcGrid& grid) {
   using A = Accumulator<T>;
-  const bool resident = !p.given && is_resident(p.n, p.c, p.h * p.w);
-  const ForwardArguments<T> arguments{
-      NhwcGrid(p, kWidth, resident),
+  return {
+      grid,
       Activation<A>(p),
       static_cast<A>(p.eps),
       static_cast<const T*>(p.x),
@@ -311,27 +313,41 @@ cudaError_t run(const InstanceNormActFwdParams& p, cudaStream_t stream) {
       static_cast<A*>(p.mean),
       static_cast<A*>(p.rstd),
   };
-  const unsigned blocks = arguments.grid.blocks(p.n);
-  if (blocks == 0) return cudaErrorInvalidConfiguration;
+}
+
+template <typename T, int kWidth>
+cudaError_t run(const InstanceNormActFwdParams* p, int count, cudaStream_t stream) {
+  const bool resident = !p->given && is_resident(p->n, p->c, p->h * p->w);
+  const NhwcGrid grid(*p, kWidth, resident);
+  const Calls<ForwardArguments<T>> calls{arguments_of<T>(p[0], grid),
+                                         arguments_of<T>(p[count - 1], grid)};
+  const dim3 blocks(grid.blocks(p->n), count);
+  if (blocks.x == 0) return cudaErrorInvalidConfiguration;
   if (resident) {
-    return launch(nhwc_resident_forward_kernel<T, kWidth>, blocks, kThreads, 0, stream, arguments);
+    return launch(nhwc_resident_forward_kernel<T, kWidth>, blocks, kThreads, 0, stream, calls);
   }
-  if (!p.given) {
+  if (!p->given) {
     const cudaError_t error =
-        launch(nhwc_moments_kernel<T, kWidth>, blocks, kThreads, 0, stream, arguments);
+        launch(nhwc_moments_kernel<T, kWidth>, blocks, kThreads, 0, stream, calls);
     if (error != cudaSuccess) return error;
   }
-  return launch(nhwc_write_kernel<T, kWidth>, blocks, kThreads, 0, stream, arguments);
+  return launch(nhwc_write_kernel<T, kWidth>, blocks, kThreads, 0, stream, calls);
+}
+
+template <typename T>
+bool is_wide(const InstanceNormActFwdParams& p) {
+  return p.c % kWidest<T> == 0 && aligned(p.x, 16) && aligned(p.y, 16) &&
+         has_vector_channels<T>(p.residual, kWidest<T>);
 }
 
 }  // namespace
 
-cudaError_t instance_norm_act_fwd_nhwc(const InstanceNormActFwdParams& p, cudaStream_t stream) {
-  return with_type(p.dtype, [&](auto tag) {
+cudaError_t instance_norm_act_fwd_nhwc(const InstanceNormActFwdParams* p, int count,
+                                       cudaStream_t stream) {
+  return with_type(p->dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const bool wide = p.c % kWidest<T> == 0 && aligned(p.x, 16) && aligned(p.y, 16) &&
-                      has_vector_channels<T>(p.residual, kWidest<T>);
-    return wide ? run<T, kWidest<T>>(p, stream) : run<T, 1>(p, stream);
+    const bool wide = std::all_of(p, p + count, is_wide<T>);
+    return wide ? run<T, kWidest<T>>(p, count, stream) : run<T, 1>(p, count, stream);
   });
 }
 

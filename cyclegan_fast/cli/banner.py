@@ -114,9 +114,10 @@ def _passes(trainer: Trainer) -> str:
     if arrangement.ordered:
         return "one by one: dropout, batch norm and buffers see which pictures come together"
     if arrangement.merge:
+        paired = "; norms of A and B in one launch" if arrangement.pair else ""
         return (
             "at once: fake with identity; of a discriminator generated, real and pooled pictures; "
-            "each weight gradient once in a step"
+            f"each weight gradient once in a step{paired}"
         )
     return "one by one: at this size pictures at once would leave the GPU's cache"
 

@@ -9,7 +9,7 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.fusion.hand import Part, Pass
+from cyclegan_fast.fusion.hand import Part, Pass, Steps
 
 
 class AutogradWalk:
@@ -27,8 +27,9 @@ class AutogradWalk:
         self._call = call
         self._together = together
 
-    def forward(self, parts: Sequence[Part]) -> Pass:
-        """Run pictures through the network; as HandWalk's."""
+    def forward(self, parts: Sequence[Part]) -> Steps[Pass]:
+        """Run pictures through the network; as HandWalk's, in one go."""
+        yield from ()
         made = Pass([], [])
         for group in self._groups(parts):
             x = group[0].x if len(group) == 1 else torch.cat([part.x for part in group])
@@ -42,8 +43,9 @@ class AutogradWalk:
             made.outputs += result.detach().split([len(part.x) for part in group])
         return made
 
-    def backward(self, of: Pass, gradients: Sequence[Tensor]) -> list[Tensor]:
-        """Take gradients; as HandWalk's."""
+    def backward(self, of: Pass, gradients: Sequence[Tensor]) -> Steps[list[Tensor]]:
+        """Take gradients; as HandWalk's, in one go."""
+        yield from ()
         found: list[Tensor] = []
         given = iter(gradients)
         for group, leaf, result in of.runs:

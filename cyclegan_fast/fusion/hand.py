@@ -10,17 +10,22 @@ their results are written one run beside the other, by the kernels that make the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.fusion import hand_steps
+from cyclegan_fast.fusion import hand_norm, hand_steps
 from cyclegan_fast.fusion.hand_memory import Memory, joined
-from cyclegan_fast.fusion.steps import ConvStep, Plan
+from cyclegan_fast.fusion.steps import ConvStep, NormStep, Plan
 from cyclegan_fast.fusion.walk import Modules
+from cyclegan_fast.ops.instance_norm_act import into
+
+T = TypeVar("T")
+# A walk that hands out each norm's call, goes on once that is done, and returns T in the end.
+Steps = Generator[into.Call, None, T]
 
 
 class Part(NamedTuple):
@@ -68,6 +73,27 @@ class Pass:
     runs: list[Any]
 
 
+def alone(steps: Steps[T]) -> T:
+    """Go through a walk to its end, and return what it returns."""
+    while True:
+        try:
+            call = next(steps)
+        except StopIteration as done:
+            return done.value
+        into.do(call)
+
+
+def _by_itself(steps: Steps[T], device: torch.device) -> Steps[T]:
+    """Let neither autograd nor autocast see a walk, whoever resumes it."""
+    while True:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            try:
+                call = next(steps)
+            except StopIteration as done:
+                return done.value
+        yield call
+
+
 class HandWalk:
     """A network in one step of training.
 
@@ -92,6 +118,7 @@ class HandWalk:
         together: bool,
     ) -> None:
         self._plan = plan
+        self._modules = modules
         self._tools = hand_steps.Tools(modules, read, half)
         self._memory = Memory(images)
         self._together = together
@@ -99,24 +126,11 @@ class HandWalk:
         self._open = 0  # runs whose backward is still to come
         self._images = 0
 
-    @torch.no_grad()
-    def forward(self, parts: Sequence[Part]) -> Pass:
+    def forward(self, parts: Sequence[Part]) -> Steps[Pass]:
         """Run pictures through the network."""
-        shapes = {part.x.shape[1:] for part in parts}
-        groups = [tuple(parts)] if self._together and len(shapes) == 1 else [(p,) for p in parts]
-        made = Pass([], [])
-        for group in groups:
-            run = Run(group, self._images)
-            self._images += sum(run.sizes)
-            self._runs.append(run)
-            self._open += 1
-            made.runs.append(run)
-            with torch.autocast(group[0].x.device.type, enabled=False):
-                made.outputs += self._forward(run).split(run.sizes)
-        return made
+        return _by_itself(self._forward_all(parts), parts[0].x.device)
 
-    @torch.no_grad()
-    def backward(self, of: Pass, gradients: Sequence[Tensor]) -> list[Tensor]:
+    def backward(self, of: Pass, gradients: Sequence[Tensor]) -> Steps[list[Tensor]]:
         """Take the gradients of the pictures, and of the weights when this is the last pass.
 
         Args:
@@ -127,18 +141,40 @@ class HandWalk:
             The gradients of the pictures of those parts of which they are wanted. Gradients of the
             weights are added to `parameter.grad`.
         """
+        return _by_itself(self._backward_all(of, gradients), gradients[0].device)
+
+    def _forward_all(self, parts: Sequence[Part]) -> Steps[Pass]:
+        shapes = {part.x.shape[1:] for part in parts}
+        groups = [tuple(parts)] if self._together and len(shapes) == 1 else [(p,) for p in parts]
+        made = Pass([], [])
+        for group in groups:
+            run = Run(group, self._images)
+            self._images += sum(run.sizes)
+            self._runs.append(run)
+            self._open += 1
+            made.runs.append(run)
+            whole = yield from self._forward(run)
+            made.outputs += whole.split(run.sizes)
+        return made
+
+    def _backward_all(self, of: Pass, gradients: Sequence[Tensor]) -> Steps[list[Tensor]]:
         found: list[Tensor] = []
         given = iter(gradients)
         for run in of.runs:
-            found += self._backward(run, [next(given) for _ in run.parts])
+            found += yield from self._backward(run, [next(given) for _ in run.parts])
         return found
 
-    def _forward(self, run: Run) -> Tensor:
+    def _forward(self, run: Run) -> Steps[Tensor]:
         plan = self._plan
         registers: list[Any] = [None] * plan.registers
         registers[plan.inputs[0]] = self._input(run)
         for i, step in enumerate(plan.steps):
-            run.kept[i] = hand_steps.forward(self._tools, step, registers, self._place(i, run))
+            if isinstance(step, NormStep):
+                place = self._place(i, run)
+                call, run.kept[i] = hand_norm.forward(step, self._modules, registers, place)
+                yield call
+            else:
+                run.kept[i] = hand_steps.forward(self._tools, step, registers)
             for register in step.frees:
                 registers[register] = None
         return registers[plan.output.index]
@@ -155,7 +191,7 @@ class HandWalk:
             place.copy_(part.x)
         return whole
 
-    def _backward(self, run: Run, given: list[Tensor]) -> list[Tensor]:
+    def _backward(self, run: Run, given: list[Tensor]) -> Steps[list[Tensor]]:
         plan = self._plan
         pictures = run.span(lambda part: part.picture)
         learned = run.span(lambda part: part.weights)
@@ -163,9 +199,13 @@ class HandWalk:
         gradients.add(plan.output.index, self._tools.joined_gradient(given))
         for i in reversed(range(len(plan.steps))):
             step = plan.steps[i]
-            if not isinstance(step, ConvStep):
+            if isinstance(step, NormStep):
                 place = self._place(-2 - i, run)
-                hand_steps.backward(self._tools, step, run.kept.pop(i), gradients, place)
+                kept = run.kept.pop(i)
+                yield from hand_norm.backward(step, self._modules, kept, gradients, place)
+                continue
+            if not isinstance(step, ConvStep):
+                hand_steps.backward(self._tools, step, run.kept.pop(i), gradients)
                 continue
             of_result = gradients.take(step.output)
             if of_result is None:
@@ -187,7 +227,7 @@ class HandWalk:
         of_parts = zip(wanted[span], whole.split(sizes[span]), strict=True)
         return [gradient for want, gradient in of_parts if want]
 
-    def _place(self, key: int, run: Run) -> hand_steps.Place:
+    def _place(self, key: int, run: Run) -> hand_norm.Place:
         """Where a step writes for a run: key i for step i's result, -2 - i for its gradient."""
         return lambda *like: self._memory.take(key, run.first, sum(run.sizes), *like)
 

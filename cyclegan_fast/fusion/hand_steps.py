@@ -12,16 +12,13 @@ from torch import Tensor, nn
 
 from cyclegan_fast import backend
 from cyclegan_fast.fusion.steps import ConvStep, ModuleStep, NormStep, Plan, Ref, Step
-from cyclegan_fast.fusion.walk import Modules, parameter
+from cyclegan_fast.fusion.walk import Modules
 from cyclegan_fast.fusion.walk import run as run_step
 from cyclegan_fast.ops import _common, reflect_conv2d
 from cyclegan_fast.ops.instance_norm_act.autograd import STEM
-from cyclegan_fast.ops.instance_norm_act.into import backward_into, forward_into
 from cyclegan_fast.ops.reflect_conv2d.op import gradients as reflect_conv2d_gradients
 
 aten = torch.ops.aten
-# (shape without N, dtype, device, layout) -> memory for the pictures of a run
-Place = Callable[..., Tensor]
 _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid)
 
 
@@ -184,71 +181,6 @@ class Tools:
             of_bias if needs[2] else None,
         )
 
-    def norm(self, step: NormStep, registers: list[Any], place: Place) -> Any:
-        """Write a norm's result, and its interior, into their registers; return what is kept."""
-        x, *rest = (registers[register] for register in step.inputs)
-        x = _common.dense(x)
-        n, c, h, w = x.shape
-        residual = rest[0] if rest else None
-        if residual is not None and residual.shape != x.shape:
-            raise ValueError(
-                f"{step.members[0]}: what is added must have the norm's shape {tuple(x.shape)}, "
-                f"got {tuple(residual.shape)}, a sum that broadcasts. Use --merge off."
-            )
-        weight, bias = (self._affine(path, x.dtype) for path in (step.weight, step.bias))
-        layout = _common.memory_format(x)
-        y = place((c, h + 2 * step.pad, w + 2 * step.pad), x.dtype, x.device, layout)
-        name = backend.resolve(STEM, x.device.type, x.dtype)
-        mean, rstd = forward_into(
-            y, x, weight, bias, residual, eps=step.eps, backend_name=name, **_activation(step)
-        )
-        registers[step.output] = y
-        if step.interior is not None:
-            registers[step.interior] = y[:, :, step.pad : step.pad + h, step.pad : step.pad + w]
-        return x, mean, rstd, weight, bias, name
-
-    def _affine(self, path: str | None, dtype: torch.dtype) -> Tensor | None:
-        given = None if path is None else parameter(self.modules, path)
-        wide = _common.accumulator(dtype)
-        return None if given is None else given.detach().to(wide).contiguous()
-
-    def norm_backward(self, step: NormStep, kept: Any, gradients: Gradients, place: Place) -> None:
-        """Add the gradients of a norm's input and residual, and of its parameters to theirs."""
-        x, mean, rstd, weight, bias, name = kept
-        of_y = gradients.take(step.output)
-        skip = None if step.interior is None else gradients.take(step.interior)
-        if of_y is None and skip is None:
-            return
-        layout = _common.memory_format(x)
-        of_y = None if of_y is None else of_y.contiguous(memory_format=layout)
-        # Where the sum's gradient comes as it is there is nothing to fold, add or write.
-        residual = step.inputs[1] if len(step.inputs) > 1 else None
-        folds = residual is not None and of_y is not None and (step.pad > 0 or skip is not None)
-        of_x = place(x.shape[1:], x.dtype, x.device, layout)
-        of_residual = torch.empty_like(x) if folds else None
-        sums = backward_into(
-            of_x,
-            of_residual,
-            of_y,
-            skip,
-            x,
-            weight,
-            bias,
-            mean,
-            rstd,
-            backend_name=name,
-            **_activation(step),
-        )
-        gradients.add(step.inputs[0], of_x)
-        if residual is not None:
-            sum_gradient = of_residual if folds else skip if of_y is None else of_y
-            if sum_gradient is not None:
-                gradients.add(residual, sum_gradient)
-        for path, of_parameter in ((step.weight, sums[1]), (step.bias, sums[0])):
-            given = None if path is None else parameter(self.modules, path)
-            if given is not None and given.requires_grad:
-                add_gradient(given, of_parameter[gradients.learned].sum(0))
-
     def joined_gradient(self, parts: list[Tensor]) -> Tensor:
         """Return the gradients of a run's parts as one, in the run's arithmetic."""
         dtype = self.half or parts[0].dtype
@@ -256,10 +188,8 @@ class Tools:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def forward(tools: Tools, step: Step, registers: list[Any], place: Place) -> Any:
-    """Compute a step into its registers, and return what its backward reads."""
-    if isinstance(step, NormStep):
-        return tools.norm(step, registers, place)
+def forward(tools: Tools, step: Step, registers: list[Any]) -> Any:
+    """Compute a step other than a norm into its register, and return what its backward reads."""
     if isinstance(step, ConvStep):
         x = _common.dense(registers[step.inputs[0]])
         y = registers[step.output] = tools.convolution(step, x)
@@ -268,11 +198,8 @@ def forward(tools: Tools, step: Step, registers: list[Any], place: Place) -> Any
     return y
 
 
-def backward(tools: Tools, step: Step, kept: Any, gradients: Gradients, place: Place) -> None:
-    """Add the gradients of what a step has read; not of a convolution."""
-    if isinstance(step, NormStep):
-        tools.norm_backward(step, kept, gradients, place)
-        return
+def backward(tools: Tools, step: Step, kept: Any, gradients: Gradients) -> None:
+    """Add the gradient of what a step has read; not of a convolution or a norm."""
     of_y = gradients.take(step.output)
     if of_y is not None and isinstance(step, ModuleStep):
         gradients.add(step.inputs[0], _activation_backward(tools.modules[step.module], kept, of_y))
@@ -282,10 +209,6 @@ def add_gradient(given: nn.Parameter, gradient: Tensor) -> None:
     """Add to a parameter's gradient."""
     gradient = gradient.to(given.dtype)
     given.grad = gradient if given.grad is None else given.grad + gradient
-
-
-def _activation(step: NormStep) -> dict[str, Any]:
-    return {"act": step.act, "negative_slope": step.negative_slope, "pad": step.pad}
 
 
 def _activation_backward(module: Any, y: Tensor, of_y: Tensor) -> Tensor:

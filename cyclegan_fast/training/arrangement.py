@@ -40,11 +40,13 @@ class Arrangement:
         device: of the step; without a GPU there is one stream.
         ordered: the order of the passes is part of the result, see `is_ordered`.
         merge: let pictures of one size go through a network together; not where ordered.
+        pair: let walks side by side give their norms to the device together, see beside.py.
     """
 
-    def __init__(self, device: torch.device, *, ordered: bool, merge: bool) -> None:
+    def __init__(self, device: torch.device, *, ordered: bool, merge: bool, pair: bool) -> None:
         self.ordered = ordered
         self.merge = merge
+        self.pair = pair
         parallel = device.type == "cuda" and not ordered
         self._side = torch.cuda.Stream(device) if parallel else None
 
@@ -112,6 +114,25 @@ def resolve_merge(
         return config.merge == "on"
     largest = 2 * config.batch_size * config.ngf * config.crop_size**2 * itemsize
     return not ordered and (device.type == "cpu" or largest <= CACHED_BYTES)
+
+
+def resolve_pair(config: TrainConfig, device: torch.device, *, merge: bool) -> bool:
+    """Whether the norms of the two generators, and of the two discriminators, go in pairs.
+
+    Args:
+        config: pair.
+        device: of the step. On a CPU nothing is gained by it.
+        merge: as resolved.
+
+    Raises:
+        ValueError: pair is "on", and merge is off.
+    """
+    if config.pair == "on" and not merge:
+        raise ValueError(
+            "config: pair is on, but norms go in pairs only where passes are merged. Use --merge "
+            "on, or --pair auto."
+        )
+    return config.pair == "on" or (config.pair == "auto" and merge and device.type == "cuda")
 
 
 def is_ordered(networks: Iterable[nn.Module]) -> bool:

@@ -153,6 +153,9 @@ class TrainConfig:
     merge: Choice = "auto"
     """Send pictures of one size through a network together, which changes nothing but speed; auto:
     where that is faster, and the networks have no dropout, batch norm or buffers."""
+    pair: Choice = "auto"
+    """Where passes are merged, normalise in both generators, and in both discriminators, with one
+    launch; changes nothing but speed. auto: on a GPU."""
     seed: int = 0
     """Seed of initialisation, data order, crops, flips, pools and dropout."""
     deterministic: bool = False

@@ -15,7 +15,7 @@ from cyclegan_fast import fusion
 from cyclegan_fast.errors import NonFiniteError
 from cyclegan_fast.fusion.half_weights import HalfWeights
 from cyclegan_fast.training import graphs, pool, state
-from cyclegan_fast.training.arrangement import Arrangement, is_ordered, resolve_merge
+from cyclegan_fast.training.arrangement import Arrangement, is_ordered, resolve_merge, resolve_pair
 from cyclegan_fast.training.config import TrainConfig
 from cyclegan_fast.training.engine import Decisions, Engine
 from cyclegan_fast.training.networks import Networks, build
@@ -111,7 +111,8 @@ class Trainer:
         ordered = is_ordered(net for _, net in networks.items())
         activations = self.precision.half or networks.dtype
         merge = resolve_merge(self.config, self.device, activations.itemsize, ordered=ordered)
-        return Arrangement(self.device, ordered=ordered, merge=merge)
+        pair = resolve_pair(self.config, self.device, merge=merge)
+        return Arrangement(self.device, ordered=ordered, merge=merge, pair=pair)
 
     def _runner(self) -> Callable[[Batch, Decisions], dict[str, Tensor]]:
         self.not_captured = (

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from cyclegan_fast import fusion
 from cyclegan_fast.fusion.autograd_walk import AutogradWalk
-from cyclegan_fast.fusion.hand import HandWalk, Part, Pass
+from cyclegan_fast.fusion.hand import HandWalk, Part, Pass, Steps
 from cyclegan_fast.fusion.steps import Plan
+from cyclegan_fast.training.beside import beside
 from cyclegan_fast.training.engine import Decisions, Engine
 from cyclegan_fast.training.objectives import discriminator_objective, generator_objective
 from cyclegan_fast.training.passes import Batch
@@ -132,40 +133,51 @@ def walked(
     engine.optimizer_G.zero_grad()
     engine.optimizer_D.zero_grad()
     with engine.arithmetic():
-        with aside.second():
-            of_B = _translate(walks.G_B, batch.real_B, batch.real_A, identity=identity)
-        of_A = _translate(walks.G_A, batch.real_A, batch.real_B, identity=identity)
+        of_A, of_B = beside(
+            aside,
+            _translate(walks.G_A, batch.real_A, batch.real_B, identity=identity),
+            _translate(walks.G_B, batch.real_B, batch.real_A, identity=identity),
+        )
         aside.join(*of_B.outputs)
         fake_B, fake_A = (walks.finish(made.outputs[0]) for made in (of_A, of_B))
         shown_A = engine.pool_A.query(fake_A, decisions.fake_A)
         shown_B = engine.pool_B.query(fake_B, decisions.fake_B)
-        with aside.second(fake_B, fake_A, shown_A):
-            back_A = walks.G_B.forward([Part(fake_B, weights=True, picture=True)])
-            judged_B = _judge(walks.D_B, fake_A, batch.real_A, shown_A)
-        back_B = walks.G_A.forward([Part(fake_A, weights=True, picture=True)])
-        judged_A = _judge(walks.D_A, fake_B, batch.real_B, shown_B)
+        (back_B, judged_A), (back_A, judged_B) = beside(
+            aside,
+            _judge(walks.G_A, walks.D_A, (fake_A, fake_B), batch.real_B, shown_B),
+            _judge(walks.G_B, walks.D_B, (fake_B, fake_A), batch.real_A, shown_A),
+            fake_B,
+            fake_A,
+            shown_A,
+        )
         aside.join(*back_A.outputs, *judged_B.outputs)
     made = Made(of_A.outputs[1:], of_B.outputs[1:], back_A.outputs, back_B.outputs)
     losses, gradients = _losses(
         engine, batch, made, (judged_A.outputs, judged_B.outputs), tanh=walks.tanh
     )
-    with aside.second(*gradients.idt_B, *gradients.judged_B, *gradients.rec_A):
-        (from_D_B,) = walks.D_B.backward(judged_B, gradients.judged_B)
-        (from_back_A,) = walks.G_B.backward(back_A, gradients.rec_A)
-    (from_D_A,) = walks.D_A.backward(judged_A, gradients.judged_A)
-    (from_back_B,) = walks.G_A.backward(back_B, gradients.rec_B)
+    (from_D_A, from_back_B), (from_D_B, from_back_A) = beside(
+        aside,
+        _back((walks.D_A, judged_A, gradients.judged_A), (walks.G_A, back_B, gradients.rec_B)),
+        _back((walks.D_B, judged_B, gradients.judged_B), (walks.G_B, back_A, gradients.rec_A)),
+        *gradients.idt_B,
+        *gradients.judged_B,
+        *gradients.rec_A,
+    )
     aside.join(from_D_B, from_back_A)
     of_fake_B = walks.unfinished(from_D_A + from_back_A, fake_B)
     of_fake_A = walks.unfinished(from_D_B + from_back_B, fake_A)
-    with aside.second(of_fake_A):
-        walks.G_B.backward(of_B, [of_fake_A, *gradients.idt_B])
-    walks.G_A.backward(of_A, [of_fake_B, *gradients.idt_A])
+    beside(
+        aside,
+        walks.G_A.backward(of_A, [of_fake_B, *gradients.idt_A]),
+        walks.G_B.backward(of_B, [of_fake_A, *gradients.idt_B]),
+        of_fake_A,
+    )
     aside.join()
     overflows = engine.update(engine.optimizer_G) + engine.update(engine.optimizer_D)
     return losses, overflows
 
 
-def _translate(walk: Walk, real: Tensor, other: Tensor, *, identity: bool) -> Pass:
+def _translate(walk: Walk, real: Tensor, other: Tensor, *, identity: bool) -> Steps[Pass]:
     """Run a generator on the pictures to be translated, and on those to be left alone."""
     parts = [Part(real, weights=True, picture=False)]
     if identity:
@@ -173,14 +185,27 @@ def _translate(walk: Walk, real: Tensor, other: Tensor, *, identity: bool) -> Pa
     return walk.forward(parts)
 
 
-def _judge(walk: Walk, fake: Tensor, real: Tensor, shown: Tensor) -> Pass:
-    return walk.forward(
+def _judge(
+    generator: Walk, judge: Walk, fakes: tuple[Tensor, Tensor], real: Tensor, shown: Tensor
+) -> Steps[tuple[Pass, Pass]]:
+    """Translate the first generated picture back; judge the second, a real one and the pool's."""
+    back = yield from generator.forward([Part(fakes[0], weights=True, picture=True)])
+    judged = yield from judge.forward(
         [
-            Part(fake, weights=False, picture=True),
+            Part(fakes[1], weights=False, picture=True),
             Part(real, weights=True, picture=False),
             Part(shown, weights=True, picture=False),
         ]
     )
+    return back, judged
+
+
+def _back(*passes: tuple[Walk, Pass, list[Tensor]]) -> Steps[list[Tensor]]:
+    """Run passes backward one after the other; of each, one picture's gradient is wanted."""
+    found: list[Tensor] = []
+    for walk, of, gradients in passes:
+        found += yield from walk.backward(of, gradients)
+    return found
 
 
 def _losses(

@@ -281,3 +281,43 @@ def test_no_images(layout):
     ops.instance_norm_act_bwd(
         y, None, x, None, None, stats, stats, 1, 0.0, 1, x.clone(), None, sums, work
     )
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_a_pair_is_two_calls(layout):
+    def allocate(x):
+        outputs = [Guarded((1, 5, 6, 7), torch.float32, layout)]
+        outputs += [Guarded((1, 5), torch.float32) for _ in range(2)]
+        return [*outputs, workspace(x, layout)]
+
+    xs = [placed(torch.randn(1, 5, 4, 5) + i, layout) for i in range(2)]
+    residuals = [None, torch.randn(1, 5, 4, 5)]
+    none, options = [None, None], (1, 0.2, 1, 1e-5)
+    alone, together = ([allocate(x) for x in xs] for _ in range(2))
+    for x, residual, outputs in zip(xs, residuals, alone, strict=True):
+        ops.instance_norm_act_fwd(
+            x, None, None, residual, *options, *(out.tensor for out in outputs)
+        )
+    lists = [[a.tensor, b.tensor] for a, b in zip(*together, strict=True)]
+    ops.instance_norm_act_fwd_pair(xs, none, none, residuals, *options, *lists)
+    for first, second in zip(alone, together, strict=True):
+        for name, one, other in zip(("y", "mean", "rstd"), first, second, strict=False):
+            assert torch.equal(one.check(name), other.check(name)), name
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (None, "lists must hold two tensors each, got one of 1"),
+        (torch.zeros(1, 3, 4, 6), r"y must be of shape \[1, 3, 4, 6\]|x\[1\]"),
+        (torch.zeros(1, 3, 4, 5, dtype=torch.float64), "dtype"),
+    ],
+)
+def test_what_is_no_pair_is_refused(second, message):
+    x = torch.zeros(1, 3, 4, 5)
+    xs = [x] if second is None else [x, second]
+    outs = [[torch.empty_like(x), torch.empty_like(x)]]
+    outs += [[torch.empty(1, 3), torch.empty(1, 3)] for _ in range(2)] + [[torch.empty(0)] * 2]
+    none = [None, None]
+    with pytest.raises(RuntimeError, match=message):
+        ops.instance_norm_act_fwd_pair(xs, none, none, none, 1, 0.2, 0, 1e-5, *outs)

@@ -37,6 +37,7 @@ def test_every_stem_has_forward_and_backward():
     expected = {f"{stem}_{way}" for stem in stems for way in ("fwd", "bwd")} | WITHOUT_TENSORS
     expected -= {f"{stem}_bwd" for stem in WITHOUT_GRADIENT}
     expected |= {"instance_norm_act_apply"}  # forward from statistics taken elsewhere
+    expected |= {f"instance_norm_act_{way}_pair" for way in ("fwd", "bwd")}
     assert set(declared()) == expected
 
 
@@ -54,6 +55,10 @@ def test_raw_ops_write_and_return_nothing():
             assert not written
         else:
             assert written and not schema.returns, f"{name} must write into what it is given"
+
+
+def twice(*outputs):
+    return ([torch.empty_like(out), torch.empty_like(out)] for out in outputs)
 
 
 def calls():
@@ -74,6 +79,15 @@ def calls():
     return {
         "instance_norm_act_fwd": (x, *norm),
         "instance_norm_act_bwd": (*grad_norm, like(), like(), torch.empty(2, 1, 3), work),
+        "instance_norm_act_fwd_pair": (
+            *([x, x + 1], [None] * 2, [None] * 2, [None, x], 1, 0.2, pad, 1e-5),
+            *twice(y, stats, stats, work),
+        ),
+        "instance_norm_act_bwd_pair": (
+            *([None, y + 1], [x, None], [x, x + 1], [None] * 2, [None] * 2),
+            *([mean, mean], [rstd, rstd], 1, 0.2, pad, [like(), like()], [torch.empty(0), like()]),
+            *twice(torch.empty(2, 1, 3), work),
+        ),
         "instance_norm_act_apply": (x, None, None, x, mean, rstd, 1, 0.2, pad, y),
         "augment_fwd": (packed.levels, packed.table, packed.taps, picks, like()),
         "pool_exchange_fwd": (torch.randn(3, *x.shape[1:]), x, first, first, like()),

@@ -26,11 +26,13 @@
 #undef __shared__
 #undef __launch_bounds__
 #undef __forceinline__
+#undef __grid_constant__
 #define __global__
 #define __device__
 #define __host__
 #define __shared__ static thread_local  // see poison_shared in fibers.cpp
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __forceinline__ inline
 
 #define threadIdx (::cuda_emulator::thread_index())

@@ -14,9 +14,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cyclegan_fast import accelerate, backend, models
-from cyclegan_fast.fusion import by_hand, hand_steps
+from cyclegan_fast.fusion import by_hand, hand_norm, hand_steps
 from cyclegan_fast.fusion.autograd_walk import AutogradWalk
-from cyclegan_fast.fusion.hand import HandWalk, Part, Run
+from cyclegan_fast.fusion.hand import HandWalk, Part, Run, alone
 
 sys.path.insert(0, str(Path(__file__).parent))
 from foreign_networks import every_foreign_network  # noqa: E402
@@ -96,7 +96,7 @@ def close(ours, truth, name):
 def check(plain, net, parts, walk, passes):
     """Walk the parts in passes, forward in order and backward in reverse; compare everything."""
     torch.manual_seed(1)
-    made = [walk.forward(parts[some]) for some in passes]
+    made = [alone(walk.forward(parts[some])) for some in passes]
     outputs = [y for each in made for y in each.outputs]
     upstream = [torch.randn_like(y) for y in outputs]
     truth, of_pictures, of_parameters = by_autograd(plain, parts, upstream)
@@ -105,7 +105,7 @@ def check(plain, net, parts, walk, passes):
     net.zero_grad()
     for some, each in reversed(list(zip(passes, made, strict=True))):
         expected = [gradient for gradient in of_pictures[some] if gradient is not None]
-        found = walk.backward(each, upstream[some])
+        found = alone(walk.backward(each, upstream[some]))
         for i, (ours, of_picture) in enumerate(zip(found, expected, strict=True)):
             close(ours, of_picture, f"gradient of picture {some.start + i}")
     plan = by_hand(net, parts[0].x, parts[0].x.dtype, tanhless=False)
@@ -162,8 +162,8 @@ def test_frozen_parameters_take_no_gradient():
     net.norm.bias.requires_grad_(False)
     (x,) = pictures((8, 8))
     walk = walk_of(net, x, 1)
-    made = walk.forward([Part(x, True, False)])
-    walk.backward(made, [torch.randn_like(made.outputs[0])])
+    made = alone(walk.forward([Part(x, True, False)]))
+    alone(walk.backward(made, [torch.randn_like(made.outputs[0])]))
     assert net.first.weight.grad is None and net.norm.bias.grad is None
     assert net.norm.weight.grad is not None and net.same.weight.grad is not None
 
@@ -190,12 +190,12 @@ def test_a_weight_gradient_is_taken_once_and_nothing_is_joined_by_copying():
     convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     x = pictures((16, 20), (16, 20), (16, 20))
     walk = walk_of(net, x[0], 3)
-    made = walk.forward([Part(x[0], True, False), Part(x[1], True, False)])
-    again = walk.forward([Part(x[2], True, True)])
+    made = alone(walk.forward([Part(x[0], True, False), Part(x[1], True, False)]))
+    again = alone(walk.forward([Part(x[2], True, True)]))
     upstream = [torch.randn_like(y) for y in (*made.outputs, *again.outputs)]
     with Calls() as calls:
-        walk.backward(again, upstream[2:])
-        walk.backward(made, upstream[:2])
+        alone(walk.backward(again, upstream[2:]))
+        alone(walk.backward(made, upstream[:2]))
     weights = sum(n for name, n in calls.names.items() if name in ("w", "wb"))
     assert weights == len(convolutions)
     assert calls.names["x"] == 2 * len(convolutions) - 1  # the first pass's pictures want none
@@ -210,9 +210,9 @@ def test_in_float32(each_backend):
         plain, net = (n.float() for n in prepared("resnet", FORMATS[1]))
         x = pictures((8, 12), (8, 12), dtype=torch.float32)
         walk = walk_of(net, x[0], 2)
-        made = walk.forward([Part(x[0], True, True), Part(x[1], True, True)])
+        made = alone(walk.forward([Part(x[0], True, True), Part(x[1], True, True)]))
         upstream = [torch.randn_like(y) for y in made.outputs]
-        ours = walk.backward(made, upstream)
+        ours = alone(walk.backward(made, upstream))
         parts = [Part(p.double(), True, True) for p in x]
         truth = by_autograd(plain.double(), parts, [g.double() for g in upstream])
     for y, expected in zip([*made.outputs, *ours], [*truth[0], *truth[1]], strict=True):
@@ -269,13 +269,12 @@ def test_a_sum_that_broadcasts_is_refused_with_the_way_out():
     _, net = prepared("zero padding", FORMATS[0])
     x = torch.randn(1, 3, 16, 16, dtype=torch.float64)
     plan, modules = by_hand(net, x, x.dtype, tanhless=False)
-    tools = hand_steps.Tools(modules, lambda p: p.detach(), None)
     step = next(s for s in plan.steps if len(s.inputs) > 1)
     registers = [None] * plan.registers
     registers[step.inputs[0]] = torch.randn(1, 16, 4, 4, dtype=torch.float64)
     registers[step.inputs[1]] = torch.randn(1, 16, 1, 4, dtype=torch.float64)
     with pytest.raises(ValueError, match="--merge off"):
-        hand_steps.forward(tools, step, registers, None)
+        hand_norm.forward(step, modules, registers, None)
 
 
 # What is broken -> a network that must notice.

@@ -222,7 +222,11 @@ class NormCase:
 
     def check(self) -> None:
         """Every output against float64, within the budget that eager sets."""
-        t, truth = self.run(), self.expected(torch.float64)
+        self.compare(self.run())
+
+    def compare(self, t: dict[str, Tensor]) -> None:
+        """What a run has written, as check."""
+        truth = self.expected(torch.float64)
         eager = self.expected(self.dtype)
         for name in ("y", "grad_x") + ("grad_residual",) * self.grad_residual:
             terms = 8 * truth["rstd"].max().item() if name == "grad_x" else 0.0
@@ -239,3 +243,27 @@ class NormCase:
         allowed = 1 + mean * truth["sums"][0].abs().max().item() / pixels
         allowed *= 4 * EPS[accumulator(self.dtype)]
         assert error <= allowed, f"sums: error {error:.3g} per term above {allowed:.3g}"
+
+
+def run_pair(cases: tuple[NormCase, NormCase], pairs: list[dict[str, Tensor]]) -> None:
+    """Run two cases of the same sizes and options forward and backward, both in one call."""
+    case = cases[0]
+
+    def both(*names):
+        return ([t[name] for t in pairs] for name in names)
+
+    none = pairs[0]["x"].new_empty(0)
+    residuals = [none if t["grad_residual"] is None else t["grad_residual"] for t in pairs]
+
+    ops.instance_norm_act_fwd_pair(
+        *both("x", "weight", "bias", "residual"),
+        ACTS.index(case.act), SLOPE, case.pad, 1e-5,
+        *both("y", "mean", "rstd", "workspace"),
+    )  # fmt: skip
+    for t in pairs:
+        t["workspace"].fill_(float("nan"))
+    ops.instance_norm_act_bwd_pair(
+        *both("grad_y", "grad_skip", "x", "weight", "bias", "mean", "rstd"),
+        ACTS.index(case.act), SLOPE, case.pad,
+        *both("grad_x"), residuals, *both("sums", "workspace"),
+    )  # fmt: skip

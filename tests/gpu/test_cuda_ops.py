@@ -72,6 +72,36 @@ def test_norm_network_shapes(dtype, layout, shape, pad, act):
     ).check()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(2, 16, 9, 8), (1, 33, 7, 12), (2, 40, 33, 1), RESIDENT])
+def test_norms_in_pairs(dtype, layout, shape):
+    """Two of a kind and two that share no more than they must, each as if it were alone."""
+    plain = NormCase(shape, dtype, layout)
+    options = {"residual": True, "grad_skip": True, "grad_residual": True, "affine": True}
+    rich = NormCase(shape, dtype, layout, offset=-1.0, **options)
+    far = NormCase(shape, dtype, layout, offset=40.0, residual=True)
+    for pair in ((plain, rich), (rich, plain), (plain, far)):
+        written = [case.allocate() for case in pair]
+        raw_ops.run_pair(pair, written)
+        for case, t in zip(pair, written, strict=True):
+            alone = case.run()
+            for name in ("y", "mean", "rstd", "grad_x", "grad_residual", "sums"):
+                assert t[name] is None or torch.equal(t[name], alone[name]), name
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_of_a_pair_from_unaligned_memory(layout):
+    cases = [NormCase((2, 16, 9, 8), torch.float16, layout, pad=1) for _ in range(2)]
+    written = [case.allocate() for case in cases]
+    x = written[1]["x"]
+    beside = torch.empty(x.numel() + 1, dtype=x.dtype, device=x.device)[1:]
+    written[1]["x"] = beside.as_strided(x.shape, x.stride()).copy_(x)
+    raw_ops.run_pair(cases, written)
+    for case, t in zip(cases, written, strict=True):
+        case.compare(t)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", [(1, 64, 48, 48), (2, 3, 31, 30), (32, 3, 31, 30)])
 def test_norm_far_from_zero(layout, shape):

@@ -73,6 +73,13 @@ MUTANTS = [
     Mutant("a resident slice's statistics are those of a channel before", NHWC_FWD,
            "finish_moments(p, at, c, mean, squares, constants);\n  __sync",
            "finish_moments(p, at, c ^ 1, mean, squares, constants);\n  __sync"),
+    Mutant("both calls of a pair read the first one's tensors", NHWC_FWD,
+           "write_kernel(const __grid_constant__ Calls<ForwardArguments<T>> calls) {\n  const "
+           "ForwardArguments<T>& p = calls.of[blockIdx.y];",
+           "write_kernel(const __grid_constant__ Calls<ForwardArguments<T>> calls) {\n  const "
+           "ForwardArguments<T>& p = calls.of[0];"),
+    Mutant("one call of a pair decides how wide accesses are", NHWC_FWD,
+           "std::all_of(", "std::any_of("),
     Mutant("the residual's columns are taken for rows", NHWC_FWD,
            "h * p.residual.h + w * p.residual.w", "w * p.residual.h + h * p.residual.w"),
     Mutant("relu's derivative at 0 is that above 0", ACTIVATION, "z <= 0 ?", "z < 0 ?"),
@@ -100,6 +107,7 @@ MUTANTS = [
            "if (false)"),
     Mutant("the sums are those of the second chunk", NHWC_BWD, "if (at.chunk == 0) {\n    p.sums",
            "if (at.chunk == 1) {\n    p.sums"),
+    Mutant("the second call of a pair is the first again", NHWC_BWD, "p[count - 1]", "p[0]"),
     Mutant("no barrier before a resident slice's sums are used", NHWC_BWD,
            "finish_sums(p, at, c, s1, s2, constants);\n  __syncthreads();\n",
            "finish_sums(p, at, c, s1, s2, constants);\n"),

@@ -221,3 +221,8 @@ def test_pictures_go_together_only_where_no_pass_can_tell(changes, make, merges)
 def test_merging_is_refused_where_a_pass_can_tell():
     with pytest.raises(ValueError, match="merge is on, but dropout, batch norm and buffers"):
         Trainer(toy.config(merge="on", dropout=True))
+
+
+def test_pairs_are_refused_where_passes_are_not_merged():
+    with pytest.raises(ValueError, match="only where passes are merged"):
+        Trainer(toy.config(merge="off", pair="on"))

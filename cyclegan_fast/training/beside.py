@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Two walks beside each other: one network's convolutions in each branch of the step.
 
-Where norms go in pairs, both walks stop at each of theirs, and the two calls are one launch; between
-norms the branches are free. Otherwise they do not wait for each other at all.
+Where norms go in pairs, both walks stop at each of theirs, and the two calls are one launch;
+between norms the branches are free. Otherwise they do not wait for each other at all.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ class CapturedStep:
     """Calls `step.run`, by replay from the fourth call with the same shapes on.
 
     The first calls are real steps too, on a side stream, as a capture needs them. A batch of
-    another shape (a smaller last one) is run plainly, and the graph stays.
+    another shape (a smaller last one) is run plainly, and the graph stays; where the other shape
+    stays, it is captured anew in the graph's place.
 
     Args:
         engine: whose tensors stay where they are; make a new CapturedStep when they were moved.
@@ -44,17 +45,21 @@ class CapturedStep:
         self._engine = engine
         self._stream: torch.cuda.Stream | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._calls: dict[tuple[torch.Size, ...], int] = {}
-        self._shapes: tuple[torch.Size, ...] | None = None
+        self._shapes: tuple[torch.Size, ...] | None = None  # of the graph
+        self._latest: tuple[torch.Size, ...] | None = None
+        self._plain_calls = 0  # in a row, of the latest shapes
 
     def __call__(self, batch: Batch, decisions: Decisions) -> dict[str, Tensor]:
         """Train one step; arguments and result are those of `step.run`."""
         shapes = (batch.real_A.shape, batch.real_B.shape)
+        if shapes != self._latest:
+            self._latest, self._plain_calls = shapes, 0
         if self._graph is not None and shapes == self._shapes:
             return self._replay(self._graph, batch, decisions)
-        calls = self._calls[shapes] = self._calls.get(shapes, 0) + 1
-        if self._graph is not None or calls <= _WARMUP:
+        self._plain_calls += 1
+        if self._plain_calls <= _WARMUP:
             return self._plain(batch, decisions)
+        self._graph = None  # its memory is free before the next one's is taken
         self._graph = self._capture(batch, decisions)
         self._shapes = shapes
         return self._replay(self._graph, batch, decisions)

@@ -12,7 +12,7 @@ from cyclegan_fast.training.runtime import configured
 from cyclegan_fast.training.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
-STEPS = 40
+STEPS = 200
 
 
 def config(graph: str, **options) -> TrainConfig:
@@ -47,13 +47,14 @@ def train(graph: str, steps: int = STEPS, resume_at: int | None = None, **option
     """Losses of every step, and the final weights."""
     chosen = config(graph, **options)
     with configured(chosen):
-        trainer = Trainer(chosen, steps_per_epoch=15)
+        trainer = Trainer(chosen, steps_per_epoch=STEPS // 3)
         losses = []
         for step in range(steps):
             if step == resume_at:
                 saved = trainer.state_dict()
                 trainer.load_state_dict(saved)
-            n = 2 if step == 20 else 1  # another batch size in between must not disturb the graph
+            # Another batch size in between does not disturb the graph; one that stays has its own.
+            n = 2 if step == 20 or 60 <= step < 70 else 1
             losses.append(trainer.step(batch(step, n)))
         torch.cuda.synchronize()
         weights = [
@@ -76,6 +77,46 @@ def test_resume_in_the_middle_of_replays():
     replayed, weights, _ = train("on", precision="bf16", resume_at=25)
     assert replayed == plain
     assert all(torch.equal(a, b) for a, b in zip(weights, plain_weights, strict=True))
+
+
+@pytest.mark.parametrize("options", [{"merge": "off"}, {"merge": "on", "pair": "off"}])
+def test_other_arrangements_are_replayed_to_the_bit(options):
+    plain, plain_weights, _ = train("off", steps=40, precision="bf16", **options)
+    replayed, weights, _ = train("on", steps=40, precision="bf16", **options)
+    assert replayed == plain
+    assert all(torch.equal(a, b) for a, b in zip(weights, plain_weights, strict=True))
+
+
+def test_pairs_change_nothing():
+    alone, alone_weights, _ = train("on", steps=40, precision="bf16", merge="on", pair="off")
+    paired, weights, _ = train("on", steps=40, precision="bf16", merge="on", pair="on")
+    assert paired == alone
+    assert all(torch.equal(a, b) for a, b in zip(weights, alone_weights, strict=True))
+
+
+def test_on_a_stream_of_the_callers():
+    plain, plain_weights, _ = train("off", steps=40, precision="bf16")
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        replayed, weights, _ = train("on", steps=40, precision="bf16")
+    assert replayed == plain
+    assert all(torch.equal(a, b) for a, b in zip(weights, plain_weights, strict=True))
+
+
+def test_a_shape_that_stays_is_captured_in_the_place_of_the_other():
+    chosen = config("on", precision="bf16")
+    with configured(chosen):
+        trainer = Trainer(chosen, steps_per_epoch=1000)
+        for step in range(5):
+            trainer.step(batch(step))
+        first = trainer._run._graph
+        for step in range(5, 7):  # passing
+            trainer.step(batch(step, 2))
+        trainer.step(batch(7))
+        assert trainer._run._graph is first
+        for step in range(8, 12):
+            trainer.step(batch(step, 2))
+        assert trainer._run._graph not in (None, first)
 
 
 def test_losses_of_an_earlier_step_stay_readable():

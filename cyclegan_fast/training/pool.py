@@ -95,7 +95,11 @@ class ImagePool:
         if self.size == 0:
             return None
         decision, self.stored = decide(chance, self.stored, self.size)
-        return Decision(*(rows.to(device, non_blocking=True) for rows in decision))
+        if device.type == "cuda":
+            # One copy from pinned memory: the host does not wait for it.
+            both = torch.stack(decision).pin_memory().to(device, non_blocking=True)
+            return Decision(*both.unbind())
+        return Decision(*(rows.to(device) for rows in decision))
 
     def query(self, pictures: Tensor, decision: Decision | None) -> Tensor:
         """Hand a batch to the pool and return what the discriminator sees.

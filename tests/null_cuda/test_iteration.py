@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""What the host does in a training step on a GPU: nothing that waits, no launch too many.
+
+The Trainer runs under the null CUDA runtime with the paper's networks at 256 x 256; a capture that
+CUDA would refuse, it refuses too. Convolutions are PyTorch's own there instead of cuDNN's, so only
+launches of our kernels are counted; the committed record counts all (count_launches.py).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import null_cuda
+import pytest
+import torch
+from test_null_cuda import under
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [
+    pytest.mark.skipif(null_cuda.why_not() is not None, reason=str(null_cuda.why_not())),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there"),
+]
+OURS = ("norms", "losses", "pools", "optimisers", "pads")  # of the record's groups
+
+STEP = """
+import json, sys, torch, under
+from cyclegan_fast.training.config import TrainConfig
+from cyclegan_fast.training.runtime import configured
+from cyclegan_fast.training.trainer import Trainer
+precision, graph, before = sys.argv[1:]
+config = TrainConfig(dataroot="none", device="cuda", precision=precision, cuda_graph=graph)
+with configured(config):
+    trainer = Trainer(config, steps_per_epoch=1000)
+    pictures = {domain: torch.zeros(1, 3, 256, 256, device="cuda") for domain in "AB"}
+    for _ in range(int(before)):
+        trainer.step(pictures)
+    under.runtime.clear()
+    trainer.step(pictures)
+runtime = under.runtime
+waits = [runtime.synchronisations, runtime.copies_to_host]
+print(json.dumps({"work": runtime.work, "waits": waits}))
+"""
+
+
+def step(precision: str, graph: str, before: int) -> list[str]:
+    """The work of one step after some others; the host must not have waited in it."""
+    done = json.loads(under(STEP, precision, graph, str(before)).splitlines()[-1])
+    assert done["waits"] == [0, 0]
+    assert not [work for work in done["work"] if "pageable" in work]
+    return done["work"]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+def test_a_replay_is_one_graph_and_the_copies_into_it(precision):
+    work = step(precision, "on", before=4)
+    graphs = [name for name in work if name.startswith("graph of")]
+    assert len(graphs) == 1
+    # Two pictures in, their layout changed; two decisions of four lists; the losses out.
+    assert len(work) <= 12
+
+
+def test_launches_of_our_kernels_are_no_more_than_the_record_says():
+    rows = json.loads((ROOT / "benchmarks/results/launches.json").read_text())["256 batch 1"][
+        "rows"
+    ]
+    groups = rows["ours bf16"]["groups"]
+    recorded = sum(groups[name]["launches"] for name in OURS)
+    ours = [
+        name
+        for name in step("bf16", "off", before=2)
+        if "cyclegan_fast" in name or "triton" in name
+    ]
+    assert 0 < len(ours) <= recorded

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+"""The comparison of losses trains what it says, and tells a path that goes elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import follow_losses  # noqa: E402
+
+from cyclegan_fast.data import seasons  # noqa: E402
+from cyclegan_fast.training.config import TrainConfig  # noqa: E402
+
+TINY = {"netG": "resnet_2blocks", "ngf": 4, "ndf": 4, "load_size": 36, "crop_size": 32}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> TrainConfig:
+    data = seasons.write(tmp_path_factory.mktemp("data") / "seasons", size=40, n_train=12, n_test=1)
+    return TrainConfig(dataroot=str(data), device="cpu", **TINY)
+
+
+def test_the_fast_path_follows_and_another_loss_does_not(config):
+    def run(**changes):
+        return follow_losses.curves(dataclasses.replace(config, **changes), steps=10)
+
+    plain = run(**follow_losses.PLAIN)
+    assert plain.shape == (follow_losses.WINDOWS, len(follow_losses.LOSS_NAMES))
+    np.testing.assert_allclose(run(**follow_losses.FAST["fast fp32"]), plain, rtol=0.1)
+    assert np.abs(run(lambda_A=5.0) / plain - 1).max() > 0.3
+
+
+def test_distances_are_in_spreads_of_the_seeds():
+    plain = np.array([0.0, 1.0, 2.0])[:, None, None] + np.zeros((3, 2, 4))
+    assert follow_losses.distances(plain, plain).max() == 0
+    far = follow_losses.distances(plain, plain + 3)
+    np.testing.assert_allclose(far, 1.5)

@@ -49,6 +49,7 @@ class Arrangement:
         self.pair = pair
         parallel = device.type == "cuda" and not ordered
         self._side = torch.cuda.Stream(device) if parallel else None
+        self._last = torch.cuda.Stream(device) if parallel else None
 
     def both(
         self, net: Callable[[Tensor], Tensor], first: Tensor, second: Tensor
@@ -75,6 +76,24 @@ class Arrangement:
             tensor.record_stream(self._side)
         with torch.cuda.stream(self._side):
             yield
+
+    @contextmanager
+    def meanwhile(self) -> Iterator[None]:
+        """Run the block beside all that follows it, up to `finish`; it sees all that came before.
+
+        What it reads must not be written, nor what it writes be used or freed, before `finish`.
+        """
+        if self._last is None:
+            yield
+            return
+        self._last.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._last):
+            yield
+
+    def finish(self) -> None:
+        """Let what follows see what was done meanwhile."""
+        if self._last is not None:
+            torch.cuda.current_stream().wait_stream(self._last)
 
     def join(self, *tensors: Tensor | None) -> None:
         """Let what follows see both branches.

@@ -164,6 +164,8 @@ def walked(
         *gradients.rec_A,
     )
     aside.join(from_D_B, from_back_A)
+    with aside.meanwhile():  # the generators' backward asks nothing of the discriminators any more
+        overflow_D = engine.update(engine.optimizer_D)
     of_fake_B = walks.unfinished(from_D_A + from_back_A, fake_B)
     of_fake_A = walks.unfinished(from_D_B + from_back_B, fake_A)
     beside(
@@ -173,8 +175,9 @@ def walked(
         of_fake_A,
     )
     aside.join()
-    overflows = engine.update(engine.optimizer_G) + engine.update(engine.optimizer_D)
-    return losses, overflows
+    overflow_G = engine.update(engine.optimizer_G)
+    aside.finish()
+    return losses, overflow_G + overflow_D
 
 
 def _translate(walk: Walk, real: Tensor, other: Tensor, *, identity: bool) -> Steps[Pass]:

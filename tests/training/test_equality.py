@@ -43,6 +43,7 @@ class Case:
     memory_format: str = "contiguous"
     merge: str = "auto"
     pair: str = "auto"
+    checkpoint: str = "off"
 
 
 def networks(case):
@@ -82,6 +83,7 @@ def run(case):
         memory_format=case.memory_format,
         merge=case.merge,
         pair=case.pair,
+        checkpoint=case.checkpoint,
     )
     names = [field.name for field in dataclasses.fields(upstream.Options)]
     options = upstream.Options(**{name: getattr(config, name) for name in names})
@@ -196,6 +198,9 @@ CASES = {
     "dropout": Case(dropout=True),
     "channels_last": Case(memory_format="channels_last", batch=2),
     "norms in pairs": Case(merge="on", pair="on"),
+    "blocks again": Case(checkpoint="blocks"),
+    "blocks again, in pairs": Case(checkpoint="blocks", merge="on", pair="on", batch=2),
+    "blocks again, one by one": Case(checkpoint="blocks", merge="off"),
     "one by one": Case(merge="off"),
     "one by one, no identity": Case(merge="off", identity=0.0, batch=2),
 }

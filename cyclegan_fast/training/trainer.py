@@ -84,7 +84,7 @@ class Trainer:
             self._prepare(net)
         averages = None
         if config.ema:
-            averages = (copy.deepcopy(networks.G_A), copy.deepcopy(networks.G_B))
+            averages = (self._copy(networks.G_A), self._copy(networks.G_B))
             for mean in averages:
                 mean.requires_grad_(False)
         halves = self._halves(networks)
@@ -146,6 +146,9 @@ class Trainer:
             contiguous = self.memory_format == torch.contiguous_format
             layout = "preserve" if contiguous else "channels_last"
             fusion.accelerate(net, memory_format=layout)
+
+    def _copy(self, net: nn.Module) -> nn.Module:
+        return copy.deepcopy(net)
 
     def _pool(self) -> pool.ImagePool | pool.RaggedPool:
         if self.config.preprocess in ("scale_width", "none"):

@@ -16,7 +16,7 @@ from cyclegan_fast.cli.failures import UsageError
 from cyclegan_fast.cli.reporter import RunReporter
 from cyclegan_fast.data.folders import scan
 from cyclegan_fast.data.unpaired import UnpairedDataset
-from cyclegan_fast.errors import DataError, printable
+from cyclegan_fast.errors import DataError, printable, size_text
 from cyclegan_fast.io.pictures import write_bytes
 from cyclegan_fast.report.evaluation import domains, test_pictures
 from cyclegan_fast.training.config import TrainConfig
@@ -122,6 +122,11 @@ class Run:
             result = train(self.config, self.data, reporter, samples)
         finally:
             reporter.close()
+        device = result.trainer.device
+        if device.type == "cuda":
+            # On a CPU the system's figure counts pictures, libraries and what was freed long ago.
+            peak = size_text(torch.cuda.max_memory_allocated(device))
+            print(f"memory   {peak} at the peak, cuDNN's search for algorithms included")
         images = result.trainer.images - self._start_images
         record.end(result.run_dir, self.record, result, images)
         return result

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from cyclegan_fast.training.pool import ImagePool
 from cyclegan_fast.training.trainer import Trainer
 
 if TYPE_CHECKING:
+    from cyclegan_fast.training.config import TrainConfig
     from cyclegan_fast.training.engine import Engine
 
 # In the first step the moments wait for gradients; in the second the old gradients are there too.
@@ -55,16 +56,14 @@ class LiveBytes(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(made):
-            if isinstance(leaf, Tensor):
-                self._see(leaf)
+        given = {s._cdata for s in _storages((args, kwargs))}  # of which a result may be a view
+        for storage in _storages(made):
+            if storage._cdata not in given and storage._cdata not in self._known:
+                self._see(storage)
         return made
 
-    def _see(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
+    def _see(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
-            return
 
         def gone(_: Any) -> None:
             del self._known[key]
@@ -73,6 +72,10 @@ class LiveBytes(TorchDispatchMode):
         self._known[key] = weakref.ref(storage, gone)
         self.now += size
         self.peak = max(self.peak, self.now)
+
+
+def _storages(values: Any) -> Iterator[torch.UntypedStorage]:
+    return (leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
 @dataclass(frozen=True)
@@ -93,12 +96,14 @@ class Footprint:
         return sum(self.standing.values()) + self.step
 
 
-def predict(trainer: Trainer, pictures: int = 0) -> Footprint | str:
+def predict(trainer: Trainer, pictures: int = 0, **changes: Any) -> Footprint | str:
     """Return what a trainer's run will need of its device's memory, or why that cannot be said.
 
     Args:
         trainer: at any step; neither it nor a generator of chance is touched.
         pictures: bytes of the training pictures that lie on the device.
+        changes: options that are to be other than the trainer's: batch_size, crop_size, precision,
+            checkpoint.
 
     Returns:
         Live bytes of tensors. On top come what libraries take within their calls, above all
@@ -107,20 +112,25 @@ def predict(trainer: Trainer, pictures: int = 0) -> Footprint | str:
     reason = _why_not(trainer)
     if reason is not None:
         return reason
-    config = trainer.config
     live = LiveBytes()
     # Calls of a rehearsal are not to be counted among those of the run.
     with torch.random.fork_rng(devices=[]), backend.record(), FakeTensorMode(), live:
-        double = _Rehearsal(trainer)
+        double = _Rehearsal(trainer, changes)
         for _ in range(_STEPS):
-            shape = (config.batch_size, 3, config.crop_size, config.crop_size)
-            sides = {"A": config.input_nc, "B": config.output_nc}
-            if config.direction == "BtoA":
-                sides = {"A": config.output_nc, "B": config.input_nc}
-            double.step({side: torch.empty(shape[0], nc, *shape[2:]) for side, nc in sides.items()})
+            double.step(pictures_like(double.config, torch.empty))
     standing = _standing(double.engine)
     step = live.peak - sum(standing.values())
     return Footprint({**standing, "pictures": pictures} if pictures else standing, step)
+
+
+def pictures_like(config: TrainConfig, make: Callable[..., Tensor]) -> dict[str, Tensor]:
+    """Return a batch of the shapes that a run's batches have, each made by `make(shape)`."""
+    source, target = ("A", "B") if config.direction == "AtoB" else ("B", "A")
+    size = (config.crop_size, config.crop_size)
+    return {
+        source: make((config.batch_size, config.input_nc, *size)),
+        target: make((config.batch_size, config.output_nc, *size)),
+    }
 
 
 def available(device: torch.device) -> int | None:
@@ -144,21 +154,22 @@ class _Rehearsal(Trainer):
 
     Args:
         trainer: whose networks are taken as they are, accelerated and in their layout.
+        changes: see `predict`.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Trainer, changes: dict[str, Any]) -> None:
         arrangement = trainer.engine.arrangement
         last = trainer.memory_format == torch.channels_last
-        config = dataclasses.replace(
-            trainer.config,
-            device="cpu",
-            precision=trainer.precision.name,
-            memory_format="channels_last" if last else "contiguous",
-            accelerate=True,  # else channels_last is refused, for what its values would be
-            merge="on" if arrangement.merge else "off",
-            pair="on" if arrangement.pair else "off",
-            cuda_graph="off",
-        )
+        same = {
+            "device": "cpu",
+            "precision": trainer.precision.name,
+            "memory_format": "channels_last" if last else "contiguous",
+            "accelerate": True,  # else channels_last is refused, for what its values would be
+            "merge": "on" if arrangement.merge else "off",
+            "pair": "on" if arrangement.pair else "off",
+            "cuda_graph": "off",
+        }
+        config = dataclasses.replace(trainer.config, **{**same, **changes})
         nets = Networks(*(_without_memory(net) for _, net in trainer.networks.items()))
         super().__init__(config, nets)
 

@@ -118,8 +118,7 @@ def train(
 
 
 def _loader(config: TrainConfig, data: Any, trainer: Trainer, stop: int) -> tuple[Any, str, int]:
-    """Return what yields the batches, where they are made, and how many bytes pictures take there.
-    """
+    """Return what yields batches, where it makes them, and the bytes that pictures take there."""
     from cyclegan_fast.data.loader import Loader
     from cyclegan_fast.data.resident import ResidentPictures
 

@@ -113,8 +113,7 @@ def predict(trainer: Trainer, pictures: int = 0, **changes: Any) -> Footprint | 
     if reason is not None:
         return reason
     live = LiveBytes()
-    # Calls of a rehearsal are not to be counted among those of the run.
-    with torch.random.fork_rng(devices=[]), backend.record(), FakeTensorMode(), live:
+    with torch.random.fork_rng(devices=[]), backend.unrecorded(), FakeTensorMode(), live:
         double = _Rehearsal(trainer, changes)
         for _ in range(_STEPS):
             double.step(pictures_like(double.config, torch.empty))

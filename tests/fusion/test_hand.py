@@ -29,6 +29,7 @@ from hand_walks import (  # noqa: E402
     walk_of,
 )
 
+
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("kind", KINDS)

@@ -272,6 +272,13 @@ def test_a_wrong_walk_differs(wrong, monkeypatch):
     assert error > 1e4 * BOUND, f"nothing noticed {wrong.__name__}; the largest is {where}"
 
 
+def test_weight_gradients_taken_twice_are_noticed(monkeypatch):
+    """Blocks run again take them run by run: what one run leaves must not count in the next."""
+    monkeypatch.setattr(HandWalk, "_let_go", lambda self, i: None)
+    where, error = largest_error(CASES["blocks again"])
+    assert error > 1e4 * BOUND, f"nothing noticed; the largest is {where}"
+
+
 def test_networks_are_walked_by_hand_unless_a_step_stands_against_it():
     for case, expected in (
         (CASES["native"], {}),

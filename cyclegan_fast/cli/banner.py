@@ -12,7 +12,7 @@ from cyclegan_fast._version import __version__
 from cyclegan_fast.cli.record import device_name
 from cyclegan_fast.errors import printable, size_text
 from cyclegan_fast.training import walked
-from cyclegan_fast.training.memory import Footprint, available, predict
+from cyclegan_fast.training.memory import Footprint, available
 from cyclegan_fast.training.precision import describe
 
 if TYPE_CHECKING:
@@ -25,7 +25,13 @@ OPS = ("instance_norm_act", "reflect_conv2d", "generator_loss", "lsgan_loss")
 OPS_OF_FULL_PRECISION = ("augment", "pool_exchange", "adam")
 
 
-def lines(info: RunInfo, data: UnpairedDataset, samples: str, notes: list[str]) -> list[str]:
+def lines(
+    info: RunInfo,
+    data: UnpairedDataset,
+    samples: str,
+    notes: list[str],
+    found: Footprint | str,
+) -> list[str]:
     """Return the banner.
 
     Args:
@@ -33,6 +39,7 @@ def lines(info: RunInfo, data: UnpairedDataset, samples: str, notes: list[str]) 
         data: the training pictures.
         samples: where the sample pictures come from, in words.
         notes: further lines of interest, e.g. on old spellings.
+        found: what `memory.predict` says of the run.
     """
     trainer = info.trainer
     config = trainer.config
@@ -52,7 +59,7 @@ def lines(info: RunInfo, data: UnpairedDataset, samples: str, notes: list[str]) 
     ]
     text += [f"chosen   {line}" for line in choices(trainer)]
     text.append(f"chosen   pictures {info.pictures}")
-    found, there = predict(trainer, info.picture_bytes), available(trainer.device)
+    there = available(trainer.device)
     text.append(memory_line(found, there))
     if not fits(found, there):
         text.append(

@@ -127,14 +127,18 @@ def _time(trainer: Trainer, steps: int) -> Iterator[str]:
     def step() -> None:
         trainer.step(memory.pictures_like(config, lambda shape: torch.rand(shape) * 2 - 1))
 
-    for _ in range(_WARMUP[device.type]):
-        step()
-    synchronize()
-    count, began = 0, time.perf_counter()
-    while count < _MOST_STEPS and time.perf_counter() - began < _SECONDS:
-        step()
-        count += 1
-    synchronize()
+    try:
+        for _ in range(_WARMUP[device.type]):
+            step()
+        synchronize()
+        count, began = 0, time.perf_counter()
+        while count < _MOST_STEPS and time.perf_counter() - began < _SECONDS:
+            step()
+            count += 1
+        synchronize()
+    except torch.OutOfMemoryError:
+        yield "time     not measured: a step did not fit; libraries take more than its tensors do"
+        return
     seconds = (time.perf_counter() - began) / count
     yield (
         f"time     {seconds:.3g} s a step, {config.batch_size / seconds:.3g} images/s: measured, "

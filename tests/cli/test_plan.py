@@ -5,7 +5,7 @@ import pytest
 import torch
 from small import TINY
 
-from cyclegan_fast.training import memory
+from cyclegan_fast.training import Trainer, memory
 
 
 @pytest.fixture
@@ -61,6 +61,18 @@ def test_where_memory_does_not_suffice_it_says_what_would(plan, monkeypatch):
     less = [line.split(" with --") for line in done.out.splitlines() if line.startswith("less")]
     assert [way for _, way in less] == ["checkpoint blocks", "precision bf16", "batch_size 2"]
     assert "time     not measured" in done.out and "epoch" not in done.out
+
+
+def test_a_step_that_does_not_fit_after_all(plan, monkeypatch):
+    def step(self, batch):
+        raise torch.OutOfMemoryError("of the device")
+
+    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(memory, "predict", lambda *_: "no reason")
+    done = plan()
+    assert done.status == 0, done.err
+    assert "memory   not predicted: no reason" in done.out
+    assert "time     not measured: a step did not fit" in done.out
 
 
 def test_pictures_of_their_own_size(plan):

@@ -127,8 +127,8 @@ class Run:
         if device.type == "cuda":
             # On a CPU the system's figure counts pictures, libraries and what was freed long ago.
             peak = size_text(torch.cuda.max_memory_allocated(device))
-            known = not isinstance(self._found, str)
-            told = f", {size_text(self._found.peak)} predicted" if known else ""
+            found = self._found
+            told = "" if isinstance(found, str) else f", {size_text(found.peak)} predicted"
             print(f"memory   {peak} at the peak, with the libraries' workspaces{told}")
         images = result.trainer.images - self._start_images
         record.end(result.run_dir, self.record, result, images)

@@ -10,7 +10,7 @@ from cyclegan_fast.training import Trainer, memory
 
 @pytest.fixture
 def plan(domains, tmp_path, run):
-    """Run train --plan with more options; the data folder and the runs' folder stay as they were."""
+    """Run train --plan with more options; no file and no folder may come of it."""
 
     def command(*more):
         place = ["--dataroot", domains, "--checkpoints_dir", tmp_path / "runs"]

@@ -136,6 +136,16 @@ def record() -> Iterator[Counter[tuple[str, str]]]:
         _records[:] = [other for other in _records if other is not counter]
 
 
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """Count nothing inside the block, whoever records around it: it is a rehearsal."""
+    records, _records[:] = list(_records), []
+    try:
+        yield
+    finally:
+        _records[:] = records
+
+
 def by_op(served: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
     """Return what `record` counted as {op: {back end: calls}}, for a record to be kept."""
     nested: dict[str, dict[str, int]] = {}

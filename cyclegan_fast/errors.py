@@ -47,6 +47,11 @@ def printable(path: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def size_text(size: float) -> str:
+    """Return a number of bytes for people: "1.2 GB", "3.4 MB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
 class NonFiniteError(CycleganFastError, ArithmeticError):
     """A loss, weight or moment became infinite or not a number; the run stops before saving it."""
 

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from cyclegan_fast import backend, fusion
 from cyclegan_fast._version import __version__
 from cyclegan_fast.cli.record import device_name
-from cyclegan_fast.errors import printable
+from cyclegan_fast.errors import printable, size_text
 from cyclegan_fast.training import walked
+from cyclegan_fast.training.memory import Footprint, available
 from cyclegan_fast.training.precision import describe
 
 if TYPE_CHECKING:
@@ -24,7 +25,13 @@ OPS = ("instance_norm_act", "reflect_conv2d", "generator_loss", "lsgan_loss")
 OPS_OF_FULL_PRECISION = ("augment", "pool_exchange", "adam")
 
 
-def lines(info: RunInfo, data: UnpairedDataset, samples: str, notes: list[str]) -> list[str]:
+def lines(
+    info: RunInfo,
+    data: UnpairedDataset,
+    samples: str,
+    notes: list[str],
+    found: Footprint | str,
+) -> list[str]:
     """Return the banner.
 
     Args:
@@ -32,6 +39,7 @@ def lines(info: RunInfo, data: UnpairedDataset, samples: str, notes: list[str]) 
         data: the training pictures.
         samples: where the sample pictures come from, in words.
         notes: further lines of interest, e.g. on old spellings.
+        found: what `memory.predict` says of the run.
     """
     trainer = info.trainer
     config = trainer.config
@@ -51,6 +59,14 @@ def lines(info: RunInfo, data: UnpairedDataset, samples: str, notes: list[str]) 
     ]
     text += [f"chosen   {line}" for line in choices(trainer)]
     text.append(f"chosen   pictures {info.pictures}")
+    there = available(trainer.device)
+    text.append(memory_line(found, there))
+    if not fits(found, there):
+        text.append(
+            "note     that is more than there is. Less is needed with --checkpoint blocks, "
+            "--precision bf16, a smaller --batch_size or a smaller --crop_size; --plan says how "
+            "much"
+        )
     if info.start_step:
         text.append(f"resumed  at step {info.start_step:,} of {info.total_steps:,}")
     text += [f"note     {note}" for note in (*notes, *info.notes)]
@@ -65,30 +81,58 @@ def lines(info: RunInfo, data: UnpairedDataset, samples: str, notes: list[str]) 
     return text
 
 
+class Setting(NamedTuple):
+    """An option that may be "auto": what it is called, what was made of it, and why."""
+
+    name: str
+    value: str
+    why: str
+
+
+def settings(trainer: Trainer) -> dict[str, Setting]:
+    """Return what "auto" means for a run, by option; the reasons are those of auto."""
+    on_gpu = trainer.device.type == "cuda"
+    last = trainer.memory_format == torch.channels_last
+    precision = {
+        "fp32": "this is a CPU; on one with AMX --precision bf16 is faster",
+        "bf16": "this GPU has it in hardware, and it needs no loss scaling",
+        "fp16": "this GPU has no bf16; losses are scaled",
+    }[trainer.precision.name]
+    return {
+        "device": Setting(
+            "device", str(trainer.device), "the first GPU" if on_gpu else "no GPU was found"
+        ),
+        "precision": Setting(
+            "precision", describe(trainer.precision, trainer.config.tf32), precision
+        ),
+        "memory_format": Setting(
+            "layout",
+            "channels_last" if last else "contiguous",
+            "convolutions and fused ops are fastest in it"
+            if last
+            else "PyTorch's own norms and pads are fastest in it",
+        ),
+        "merge": Setting("passes", *_passes(trainer)),
+        "cuda_graph": Setting(
+            "graph",
+            "off" if trainer.not_captured else "on",
+            trainer.not_captured or "a replay of the whole step is one launch",
+        ),
+    }
+
+
 def choices(trainer: Trainer) -> list[str]:
     """Return one line for each thing that was left to choose, with the reason."""
     config, device = trainer.config, trainer.device
-    chosen = []
-    if config.device == "auto":
-        why = "the first GPU" if device.type == "cuda" else "no GPU was found"
-        chosen.append(f"device {device}: {why}")
-    if config.precision == "auto":
-        why = {
-            "fp32": "this is a CPU; on one with AMX --precision bf16 is faster",
-            "bf16": "this GPU has it in hardware, and it needs no loss scaling",
-            "fp16": "this GPU has no bf16; losses are scaled",
-        }[trainer.precision.name]
-        chosen.append(f"precision {describe(trainer.precision, config.tf32)}: {why}")
-    if config.memory_format == "auto":
-        if trainer.memory_format == torch.channels_last:
-            chosen.append("layout channels_last: convolutions and fused ops are fastest in it")
-        else:
-            chosen.append("layout contiguous: PyTorch's own norms and pads are fastest in it")
-    if config.merge == "auto":
-        chosen.append(f"passes {_passes(trainer)}")
-        if trainer.engine.arrangement.merge:
-            for name, why in walked.reasons(trainer.engine).items():
-                chosen.append(f"{name} runs under autograd: {why}")
+    found = settings(trainer)
+    chosen = [
+        f"{found[option].name} {found[option].value}: {found[option].why}"
+        for option in ("device", "precision", "memory_format", "merge")
+        if getattr(config, option) == "auto"
+    ]
+    if config.merge == "auto" and trainer.engine.arrangement.merge:
+        for name, why in walked.reasons(trainer.engine).items():
+            chosen.append(f"{name} runs under autograd: {why}")
     if not config.accelerate:
         return [*chosen, "fused ops none: --no_accelerate"]
     counts = [
@@ -109,17 +153,38 @@ def choices(trainer: Trainer) -> list[str]:
     return chosen
 
 
-def _passes(trainer: Trainer) -> str:
+def _passes(trainer: Trainer) -> tuple[str, str]:
     arrangement = trainer.engine.arrangement
     if arrangement.ordered:
-        return "one by one: dropout, batch norm and buffers see which pictures come together"
+        return "one by one", "dropout, batch norm and buffers see which pictures come together"
     if arrangement.merge:
         paired = "; norms of A and B in one launch" if arrangement.pair else ""
-        return (
-            "at once: fake with identity; of a discriminator generated, real and pooled pictures; "
-            f"each weight gradient once in a step{paired}"
+        once = "" if arrangement.checkpoint else "; each weight gradient once in a step"
+        return "at once", (
+            "fake with identity; of a discriminator generated, real and pooled pictures"
+            f"{once}{paired}"
         )
-    return "one by one: at this size pictures at once would leave the GPU's cache"
+    return "one by one", "at this size pictures at once would leave the GPU's cache"
+
+
+def fits(found: Footprint | str, there: int | None) -> bool:
+    """Whether a run's memory, see `memory_line`, is known to be there, or not known at all."""
+    return isinstance(found, str) or there is None or found.peak <= there
+
+
+def memory_line(found: Footprint | str, there: int | None) -> str:
+    """Return what to say about a run's memory.
+
+    Args:
+        found: of `memory.predict`.
+        there: of `memory.available`.
+    """
+    if isinstance(found, str):
+        return f"memory   not predicted: {found}"
+    parts = [f"{name} {size_text(size)}" for name, size in found.standing.items()]
+    parts.append(f"activations, gradients and buffers {size_text(found.step)}")
+    room = "" if there is None else f"; {size_text(there)} there"
+    return f"memory   {size_text(found.peak)} predicted: {', '.join(parts)}{room}"
 
 
 def _why_reference(op: str, device_type: str, dtype: torch.dtype) -> str:

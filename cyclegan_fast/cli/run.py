@@ -16,11 +16,12 @@ from cyclegan_fast.cli.failures import UsageError
 from cyclegan_fast.cli.reporter import RunReporter
 from cyclegan_fast.data.folders import scan
 from cyclegan_fast.data.unpaired import UnpairedDataset
-from cyclegan_fast.errors import DataError, printable
+from cyclegan_fast.errors import DataError, printable, size_text
 from cyclegan_fast.io.pictures import write_bytes
 from cyclegan_fast.report.evaluation import domains, test_pictures
 from cyclegan_fast.training.config import TrainConfig
 from cyclegan_fast.training.loop import train
+from cyclegan_fast.training.memory import predict
 from cyclegan_fast.training.reporter import RunInfo, RunResult
 
 if TYPE_CHECKING:
@@ -122,12 +123,20 @@ class Run:
             result = train(self.config, self.data, reporter, samples)
         finally:
             reporter.close()
+        device = result.trainer.device
+        if device.type == "cuda":
+            # On a CPU the system's figure counts pictures, libraries and what was freed long ago.
+            peak = size_text(torch.cuda.max_memory_allocated(device))
+            found = self._found
+            told = "" if isinstance(found, str) else f", {size_text(found.peak)} predicted"
+            print(f"memory   {peak} at the peak, with the libraries' workspaces{told}")
         images = result.trainer.images - self._start_images
         record.end(result.run_dir, self.record, result, images)
         return result
 
     def _begin(self, info: RunInfo) -> None:
-        for line in banner.lines(info, self.data, self._samples_from, self._notes):
+        self._found = predict(info.trainer, info.picture_bytes)
+        for line in banner.lines(info, self.data, self._samples_from, self._notes, self._found):
             print(line, flush=True)
         self._start_images = info.trainer.images
         found = {

@@ -36,6 +36,9 @@ class TrainOptions:
     threads: int = 0
     """Threads of the CPU for computing; 0 for PyTorch's choice, all cores. Fewer are much faster
     where other programs keep the cores busy."""
+    plan: bool = False
+    """Print what would be trained with and why, what memory and time it takes, and stop: nothing is
+    written, a few steps are tried."""
     print_config: bool = False
     """Print all options as YAML and stop."""
     training: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
@@ -118,9 +121,13 @@ def resume_line(config: TrainConfig) -> str:
 
 def _train(config: TrainConfig, options: TrainOptions, notes: list[str]) -> int:
     from cyclegan_fast.cli.finish import finish
+    from cyclegan_fast.cli.plan import show
     from cyclegan_fast.cli.run import Run, cpu_threads
 
     with cpu_threads(options.threads):
+        if options.plan:
+            show(config, notes)
+            return 0
         run = Run(config, notes, sys.argv)
         result = run.train()
         if result.finished:

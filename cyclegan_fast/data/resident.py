@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 
 from cyclegan_fast.data.unpaired import Batch, UnpairedDataset
+from cyclegan_fast.errors import size_text
 from cyclegan_fast.ops import PackedPictures, augment
 
 __all__ = ["ResidentPictures"]
@@ -58,13 +59,21 @@ class ResidentPictures:
         if device.type == "cuda":
             free = torch.cuda.mem_get_info(device)[0]
             if size > _SHARE * free:
-                return f"{_text(size)} are over a quarter of the {_text(free)} free on {device}"
+                return (
+                    f"{size_text(size)} are over a quarter of the {size_text(free)} free on "
+                    f"{device}"
+                )
         on_device = {side: pictures.to(device) for side, pictures in packed.items()}
         return cls(data, on_device, dtype, memory_format)
 
     def __str__(self) -> str:
-        size = sum(pictures.nbytes for pictures in self._packed.values())
-        return f"all on {self._packed['A'].levels.device}, {_text(size)}, scaled and cropped there"
+        device = self._packed["A"].levels.device
+        return f"all on {device}, {size_text(self.nbytes)}, scaled and cropped there"
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the pictures take on the device."""
+        return sum(pictures.nbytes for pictures in self._packed.values())
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Returns the number of batches in an epoch, the smaller last one included."""
@@ -90,7 +99,3 @@ class ResidentPictures:
         )
         paths = {side: [self._data.path(side, cut.picture) for cut in cuts[side]] for side in "AB"}
         return Batch(A=a, B=b, A_paths=paths["A"], B_paths=paths["B"])
-
-
-def _text(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -6,6 +6,10 @@ pictures of one size go through together even where gradients of the weights are
 gradients of the picture of others, and each convolution's weight gradient is taken once, of all
 runs, when the last of them comes by. For that, the inputs of convolutions and the gradients of
 their results are written one run beside the other, by the kernels that make them.
+
+Or it spares memory: forward keeps what goes from one residual block to the next, and backward runs
+each block forward again, by the same kernels, before it walks back through it. Of what is made
+again nothing is kept for the next run, so each run's weight gradients are taken by themselves.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from torch import Tensor, nn
 
 from cyclegan_fast.fusion import hand_norm, hand_steps
 from cyclegan_fast.fusion.hand_memory import Memory, joined
+from cyclegan_fast.fusion.segments import segments
 from cyclegan_fast.fusion.steps import ConvStep, NormStep, Plan
 from cyclegan_fast.fusion.walk import Modules
 from cyclegan_fast.ops.instance_norm_act import into
@@ -50,6 +55,7 @@ class Run:
     first: int  # of its pictures among those of the whole step
     kept: dict[int, Any] = field(default_factory=dict)  # by number of the step
     gradients: dict[int, Tensor] = field(default_factory=dict)  # of convolutions' results
+    entered: dict[int, list[Any]] = field(default_factory=dict)  # registers, by a segment's start
 
     @property
     def sizes(self) -> list[int]:
@@ -81,6 +87,7 @@ def alone(steps: Steps[T]) -> T:
         except StopIteration as done:
             return done.value
         into.do(call)
+        del call  # what it holds is not to live until the next one
 
 
 def _by_itself(steps: Steps[T], device: torch.device) -> Steps[T]:
@@ -92,6 +99,7 @@ def _by_itself(steps: Steps[T], device: torch.device) -> Steps[T]:
             except StopIteration as done:
                 return done.value
         yield call
+        del call
 
 
 class HandWalk:
@@ -105,6 +113,8 @@ class HandWalk:
         images: pictures that all forward passes of the step will put through.
         together: let the parts of a pass go through in one run, where they have one size and the
             parts of which the same is asked follow on each other.
+        again: let backward run residual blocks forward again, rather than keep what is in them; a
+            network without any is walked as ever.
     """
 
     def __init__(
@@ -116,8 +126,11 @@ class HandWalk:
         images: int,
         *,
         together: bool,
+        again: bool = False,
     ) -> None:
         self._plan = plan
+        self._segments = segments(plan) if again else (range(len(plan.steps)),)
+        self._again = len(self._segments) > 1
         self._modules = modules
         self._tools = hand_steps.Tools(modules, read, half)
         self._memory = Memory(images)
@@ -168,16 +181,29 @@ class HandWalk:
         plan = self._plan
         registers: list[Any] = [None] * plan.registers
         registers[plan.inputs[0]] = self._input(run)
-        for i, step in enumerate(plan.steps):
+        for segment in self._segments:
+            if self._again:
+                run.entered[segment.start] = list(registers)
+            yield from self._through(run, segment, registers, keep=not self._again)
+        return registers[plan.output.index]
+
+    def _through(
+        self, run: Run, segment: range, registers: list[Any], *, keep: bool
+    ) -> Steps[None]:
+        for i in segment:
+            step = self._plan.steps[i]
             if isinstance(step, NormStep):
                 place = self._place(i, run)
-                call, run.kept[i] = hand_norm.forward(step, self._modules, registers, place)
+                call, kept = hand_norm.forward(step, self._modules, registers, place)
                 yield call
+                del call
             else:
-                run.kept[i] = hand_steps.forward(self._tools, step, registers)
+                kept = hand_steps.forward(self._tools, step, registers)
+            if keep:
+                run.kept[i] = kept
+            del kept
             for register in step.frees:
                 registers[register] = None
-        return registers[plan.output.index]
 
     def _input(self, run: Run) -> Tensor:
         x = run.parts[0].x
@@ -197,25 +223,12 @@ class HandWalk:
         learned = run.span(lambda part: part.weights)
         gradients = hand_steps.Gradients(plan.inputs[0], pictures, learned)
         gradients.add(plan.output.index, self._tools.joined_gradient(given))
-        for i in reversed(range(len(plan.steps))):
-            step = plan.steps[i]
-            if isinstance(step, NormStep):
-                place = self._place(-2 - i, run)
-                kept = run.kept.pop(i)
-                yield from hand_norm.backward(step, self._modules, kept, gradients, place)
-                continue
-            if not isinstance(step, ConvStep):
-                hand_steps.backward(self._tools, step, run.kept.pop(i), gradients)
-                continue
-            of_result = gradients.take(step.output)
-            if of_result is None:
-                continue
-            run.gradients[i] = of_result
-            if self._open == 1:
-                self._weight_gradients(i, step)
-            self._tools.convolution_backward(step, run.kept[i], of_result, gradients)
-            if self._open == 1:
-                self._let_go(i)
+        for segment in reversed(self._segments):
+            if self._again:
+                registers = run.entered.pop(segment.start)
+                yield from self._through(run, segment, registers, keep=True)
+                del registers
+            yield from self._back(run, segment, gradients)
         self._open -= 1
         whole = gradients.take(plan.inputs[0])
         if whole is None:
@@ -227,9 +240,35 @@ class HandWalk:
         of_parts = zip(wanted[span], whole.split(sizes[span]), strict=True)
         return [gradient for want, gradient in of_parts if want]
 
+    def _back(self, run: Run, segment: range, gradients: hand_steps.Gradients) -> Steps[None]:
+        last = self._again or self._open == 1
+        for i in reversed(segment):
+            step = self._plan.steps[i]
+            if isinstance(step, NormStep):
+                place = self._place(-2 - i, run)
+                kept = run.kept.pop(i)
+                yield from hand_norm.backward(step, self._modules, kept, gradients, place)
+                del kept
+                continue
+            if not isinstance(step, ConvStep):
+                hand_steps.backward(self._tools, step, run.kept.pop(i), gradients)
+                continue
+            of_result = gradients.take(step.output)
+            if of_result is None:
+                continue
+            run.gradients[i] = of_result
+            if last:
+                self._weight_gradients(i, step)
+            self._tools.convolution_backward(step, run.kept[i], of_result, gradients)
+            if last:
+                self._let_go(i)
+
     def _place(self, key: int, run: Run) -> hand_norm.Place:
         """Where a step writes for a run: key i for step i's result, -2 - i for its gradient."""
-        return lambda *like: self._memory.take(key, run.first, sum(run.sizes), *like)
+        n = sum(run.sizes)
+        if self._again:  # what is beside it may live longer
+            return lambda *like: Memory(n).take(key, 0, n, *like)
+        return lambda *like: self._memory.take(key, run.first, n, *like)
 
     def _weight_gradients(self, i: int, step: ConvStep) -> None:
         xs, ys, of_results = [], [], []

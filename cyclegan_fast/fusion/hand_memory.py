@@ -81,7 +81,7 @@ def whole(parts: Sequence[Tensor]) -> Tensor:
     end = first.storage_offset()
     for part in parts:
         beside = (
-            part.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+            part.untyped_storage()._cdata == first.untyped_storage()._cdata
             and part.stride() == first.stride()
             and part.storage_offset() == end
         )

@@ -41,12 +41,22 @@ class Arrangement:
         ordered: the order of the passes is part of the result, see `is_ordered`.
         merge: let pictures of one size go through a network together; not where ordered.
         pair: let walks side by side give their norms to the device together, see beside.py.
+        checkpoint: run residual blocks forward again in backward, see `HandWalk`.
     """
 
-    def __init__(self, device: torch.device, *, ordered: bool, merge: bool, pair: bool) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        ordered: bool,
+        merge: bool,
+        pair: bool,
+        checkpoint: bool = False,
+    ) -> None:
         self.ordered = ordered
         self.merge = merge
         self.pair = pair
+        self.checkpoint = checkpoint
         parallel = device.type == "cuda" and not ordered
         self._side = torch.cuda.Stream(device) if parallel else None
         self._last = torch.cuda.Stream(device) if parallel else None
@@ -152,6 +162,28 @@ def resolve_pair(config: TrainConfig, device: torch.device, *, merge: bool) -> b
             "on, or --pair auto."
         )
     return config.pair == "on" or (config.pair == "auto" and merge and device.type == "cuda")
+
+
+def resolve_checkpoint(config: TrainConfig, *, ordered: bool) -> bool:
+    """Whether residual blocks are run forward again in backward.
+
+    It is never chosen by itself: weight gradients are summed in another order with it, and what a
+    run computes is not to depend on how much memory others have left.
+
+    Args:
+        config: checkpoint.
+        ordered: see `is_ordered`.
+
+    Raises:
+        ValueError: checkpoint is "blocks", and the networks forbid it.
+    """
+    if config.checkpoint == "blocks" and ordered:
+        raise ValueError(
+            "config: checkpoint is blocks, but dropout, batch norm and buffers would see the "
+            "second run of a block. Use --checkpoint off, and a smaller --batch_size or "
+            "--crop_size where memory does not suffice."
+        )
+    return config.checkpoint == "blocks"
 
 
 def is_ordered(networks: Iterable[nn.Module]) -> bool:

@@ -25,6 +25,7 @@ BackendName = Literal["auto", "reference", "native", "triton"]
 LayoutName = Literal["auto", "contiguous", "channels_last"]
 SaveFormat = Literal["safetensors", "both"]
 Choice = Literal["auto", "on", "off"]
+Checkpoint = Literal["off", "blocks"]
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,9 @@ class TrainConfig:
     pair: Choice = "auto"
     """Where passes are merged, normalise in both generators, and in both discriminators, with one
     launch; changes nothing but speed. auto: on a GPU."""
+    checkpoint: Checkpoint = "off"
+    """blocks: keep what goes from one residual block of a generator to the next, and run each block
+    again in backward: less memory for large crops, at one forward more."""
     seed: int = 0
     """Seed of initialisation, data order, crops, flips, pools and dropout."""
     deterministic: bool = False

@@ -61,10 +61,10 @@ def train(
         steps_per_epoch = data.steps_per_epoch(config.batch_size)
         trainer = Trainer(config, steps_per_epoch=steps_per_epoch)
         session = Session(trainer, reporter, config.total_steps(steps_per_epoch))
-        loader, pictures = _loader(config, data, trainer, session.total)
+        loader, pictures, size = _loader(config, data, trainer, session.total)
         info = RunInfo(
             trainer, config.run_dir, trainer.step_count, session.total, steps_per_epoch, pictures,
-            session.notes,
+            session.notes, size,
         )  # fmt: skip
         reporter.on_start(info)
         samples = samples or data.batch(0, config.batch_size)
@@ -117,17 +117,19 @@ def train(
     return result
 
 
-def _loader(config: TrainConfig, data: Any, trainer: Trainer, stop: int) -> tuple[Any, str]:
-    """Return what yields the batches, and in words where they are made."""
+def _loader(config: TrainConfig, data: Any, trainer: Trainer, stop: int) -> tuple[Any, str, int]:
+    """Return what yields batches, where it makes them, and the bytes that pictures take there."""
     from cyclegan_fast.data.loader import Loader
     from cyclegan_fast.data.resident import ResidentPictures
 
     batches = ResidentPictures.of(
         data, trainer.device, trainer.networks.dtype, trainer.memory_format
     )
-    threads, where = 0, str(batches)
-    if isinstance(batches, str):
+    threads, where, taken = 0, str(batches), 0
+    if isinstance(batches, ResidentPictures):
+        taken = batches.nbytes
+    else:
         threads, where = config.num_threads, f"read by {config.num_threads} threads: {batches}"
         batches = data
     start, size = trainer.step_count, config.batch_size
-    return Loader(batches, size, start, stop_step=stop, threads=threads), where
+    return Loader(batches, size, start, stop_step=stop, threads=threads), where, taken

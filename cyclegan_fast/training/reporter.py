@@ -24,6 +24,7 @@ class RunInfo:
     steps_per_epoch: int
     pictures: str  # where the batches are made, in words
     notes: list[str]  # lines on the resumption: damaged saves, changed options, another machine
+    picture_bytes: int  # of the device's memory, taken by pictures that lie there
 
 
 @dataclass(frozen=True)

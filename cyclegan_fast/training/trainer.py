@@ -14,8 +14,14 @@ from torch import Tensor, nn
 from cyclegan_fast import fusion
 from cyclegan_fast.errors import NonFiniteError
 from cyclegan_fast.fusion.half_weights import HalfWeights
-from cyclegan_fast.training import graphs, pool, state
-from cyclegan_fast.training.arrangement import Arrangement, is_ordered, resolve_merge, resolve_pair
+from cyclegan_fast.training import graphs, pool, state, walked
+from cyclegan_fast.training.arrangement import (
+    Arrangement,
+    is_ordered,
+    resolve_checkpoint,
+    resolve_merge,
+    resolve_pair,
+)
 from cyclegan_fast.training.config import TrainConfig
 from cyclegan_fast.training.engine import Decisions, Engine
 from cyclegan_fast.training.networks import Networks, build
@@ -69,6 +75,7 @@ class Trainer:
         self.schedule = Schedule(config)
         self._lr = config.lr
         self.engine = self._engine(networks if networks is not None else build(config))
+        walked.check_checkpoint(self.engine)
         self._run = self._runner()
 
     def _engine(self, networks: Networks) -> Engine:
@@ -77,7 +84,7 @@ class Trainer:
             self._prepare(net)
         averages = None
         if config.ema:
-            averages = (copy.deepcopy(networks.G_A), copy.deepcopy(networks.G_B))
+            averages = (self._copy(networks.G_A), self._copy(networks.G_B))
             for mean in averages:
                 mean.requires_grad_(False)
         halves = self._halves(networks)
@@ -112,7 +119,10 @@ class Trainer:
         activations = self.precision.half or networks.dtype
         merge = resolve_merge(self.config, self.device, activations.itemsize, ordered=ordered)
         pair = resolve_pair(self.config, self.device, merge=merge)
-        return Arrangement(self.device, ordered=ordered, merge=merge, pair=pair)
+        checkpoint = resolve_checkpoint(self.config, ordered=ordered)
+        return Arrangement(
+            self.device, ordered=ordered, merge=merge, pair=pair, checkpoint=checkpoint
+        )
 
     def _runner(self) -> Callable[[Batch, Decisions], dict[str, Tensor]]:
         self.not_captured = (
@@ -136,6 +146,9 @@ class Trainer:
             contiguous = self.memory_format == torch.contiguous_format
             layout = "preserve" if contiguous else "channels_last"
             fusion.accelerate(net, memory_format=layout)
+
+    def _copy(self, net: nn.Module) -> nn.Module:
+        return copy.deepcopy(net)
 
     def _pool(self) -> pool.ImagePool | pool.RaggedPool:
         if self.config.preprocess in ("scale_width", "none"):

@@ -83,12 +83,31 @@ def reasons(engine: Engine) -> dict[str, str]:
     return found
 
 
+def check_checkpoint(engine: Engine) -> None:
+    """Raise unless blocks can be run again where the arrangement says so.
+
+    Raises:
+        ValueError: a generator runs under autograd, which keeps what is in its blocks.
+    """
+    if not engine.arrangement.checkpoint:
+        return
+    found = {name: why for name, why in reasons(engine).items() if name.startswith("G")}
+    for name, why in found.items():
+        raise ValueError(
+            f"config: checkpoint is blocks, but {name} runs under autograd, which keeps what is in "
+            f"its blocks: {why}. Use --checkpoint off, and a smaller --batch_size or --crop_size "
+            "where memory does not suffice."
+        )
+
+
 def walks_of(engine: Engine, batch: Batch) -> Walks | None:
     """Return how the networks are run in this step; None: passes are not to be joined.
 
-    So it is where the option merge says so, and where no network can be walked by hand.
+    So it is where the option merge says so and checkpoint does not ask for a walk, and where no
+    network can be walked by hand.
     """
-    if not engine.arrangement.merge:
+    merge, checkpoint = engine.arrangement.merge, engine.arrangement.checkpoint
+    if not merge and not checkpoint:
         return None
     tanh = engine.gan_mode == "lsgan" and all(
         fusion.ends_in_tanh(net, real)
@@ -102,13 +121,15 @@ def walks_of(engine: Engine, batch: Batch) -> Walks | None:
         found = _by_hand(engine, net, batch.real_A, tanhless=tanh and generator)
         if isinstance(found, str):
             call = functools.partial(fusion.before_tanh, net) if tanh and generator else net
-            walks[name] = AutogradWalk(net, call, together=True)
+            walks[name] = AutogradWalk(net, call, together=merge)
         else:
             plan, modules = found
             images = n * (2 + identity if generator else 3)
             read = functools.partial(_read, engine)
             half = engine.precision.half
-            walks[name] = HandWalk(plan, modules, read, half, images, together=True)
+            walks[name] = HandWalk(
+                plan, modules, read, half, images, together=merge, again=checkpoint
+            )
     if not any(isinstance(walk, HandWalk) for walk in walks.values()):
         return None
     return Walks(**walks, tanh=tanh)

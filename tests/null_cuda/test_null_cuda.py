@@ -183,7 +183,7 @@ def told(**options):
 print(json.dumps({
     f"{precision} {graph}": told(precision=precision, cuda_graph=graph)
     for precision in ("fp32", "bf16", "fp16") for graph in ("on", "off")
-}))
+} | {"blocks again on": told(precision="bf16", cuda_graph="on", checkpoint="blocks")}))
 """
 
 
@@ -193,9 +193,9 @@ def steps():
     return json.loads(under(TRAINER))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_replayed_step_is_one_graph_and_a_few_copies(steps, precision):
-    told = steps[f"{precision} on"]
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "fp16", "blocks again"])
+def test_a_replayed_step_is_one_graph_and_a_few_copies(steps, kind):
+    told = steps[f"{kind} on"]
     # Three plain steps, then the capture, which waits for the device before it begins.
     assert all(counts == [0, 0] for _, *counts in told[:3] + told[4:])
     plain, replay = told[2][0], told[7][0]

@@ -23,9 +23,9 @@ def generator(blocks: int = 1, width: int = 4) -> nn.Module:
     return accelerate(models.ResnetGenerator(3, 3, width, n_blocks=blocks))
 
 
-def walk_of(net: nn.Module) -> HandWalk:
+def walk_of(net: nn.Module, *, again: bool = False) -> HandWalk:
     plan, modules = by_hand(net, X, X.dtype, tanhless=False)
-    return HandWalk(plan, modules, lambda p: p.detach(), None, 1, together=True)
+    return HandWalk(plan, modules, lambda p: p.detach(), None, 1, together=True, again=again)
 
 
 def part(i: int) -> list[Part]:
@@ -36,10 +36,11 @@ def gradients(net: nn.Module) -> dict[str, torch.Tensor | None]:
     return {name: p.grad for name, p in net.named_parameters()}
 
 
+@pytest.mark.parametrize("again", [True, False])
 @pytest.mark.parametrize("pair", [True, False])
 @pytest.mark.parametrize("blocks", [(1, 1), (1, 3), (2, 1)])
 @pytest.mark.parametrize("widths", [(4, 4), (4, 6)])
-def test_each_walk_is_as_if_it_were_alone(pair, blocks, widths):
+def test_each_walk_is_as_if_it_were_alone(pair, blocks, widths, again):
     nets = [generator(*shape) for shape in zip(blocks, widths, strict=True)]
     expected = []
     for i, net in enumerate(copy.deepcopy(nets)):
@@ -48,7 +49,7 @@ def test_each_walk_is_as_if_it_were_alone(pair, blocks, widths):
         (of_x,) = alone(walk.backward(made, [made.outputs[0] * 2]))
         expected.append((made.outputs[0], of_x, gradients(net)))
     aside = Arrangement(torch.device("cpu"), ordered=False, merge=True, pair=pair)
-    first, second = (walk_of(net) for net in nets)
+    first, second = (walk_of(net, again=again) for net in nets)
     made = beside(aside, first.forward(part(0)), second.forward(part(1)))
     upstream = [[each.outputs[0] * 2] for each in made]
     found = beside(

@@ -43,6 +43,7 @@ class Case:
     memory_format: str = "contiguous"
     merge: str = "auto"
     pair: str = "auto"
+    checkpoint: str = "off"
 
 
 def networks(case):
@@ -82,6 +83,7 @@ def run(case):
         memory_format=case.memory_format,
         merge=case.merge,
         pair=case.pair,
+        checkpoint=case.checkpoint,
     )
     names = [field.name for field in dataclasses.fields(upstream.Options)]
     options = upstream.Options(**{name: getattr(config, name) for name in names})
@@ -196,6 +198,9 @@ CASES = {
     "dropout": Case(dropout=True),
     "channels_last": Case(memory_format="channels_last", batch=2),
     "norms in pairs": Case(merge="on", pair="on"),
+    "blocks again": Case(checkpoint="blocks"),
+    "blocks again, in pairs": Case(checkpoint="blocks", merge="on", pair="on", batch=2),
+    "blocks again, one by one": Case(checkpoint="blocks", merge="off"),
     "one by one": Case(merge="off"),
     "one by one, no identity": Case(merge="off", identity=0.0, batch=2),
 }
@@ -265,6 +270,13 @@ def test_a_wrong_walk_differs(wrong, monkeypatch):
     wrong(monkeypatch)
     where, error = largest_error(CASES["native"])
     assert error > 1e4 * BOUND, f"nothing noticed {wrong.__name__}; the largest is {where}"
+
+
+def test_weight_gradients_taken_twice_are_noticed(monkeypatch):
+    """Blocks run again take them run by run: what one run leaves must not count in the next."""
+    monkeypatch.setattr(HandWalk, "_let_go", lambda self, i: None)
+    where, error = largest_error(CASES["blocks again"])
+    assert error > 1e4 * BOUND, f"nothing noticed; the largest is {where}"
 
 
 def test_networks_are_walked_by_hand_unless_a_step_stands_against_it():

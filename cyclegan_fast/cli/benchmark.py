@@ -22,7 +22,7 @@ torch.compile and an unmodified upstream, in turns, each only after its losses w
 
 Prints a table per size and batch, and writes benchmark.json and benchmark.png."""
 RECORD, DRAWING = "benchmark.json", "benchmark.png"
-# The last of the discriminators' layers is a norm's; smaller pictures leave it a single pixel.
+# Smaller pictures leave the last norm of a discriminator next to no pixels.
 SMALLEST = 32
 # Beyond this difference of upstream and our plain baseline, ratios would say nothing.
 ALLOWED_DIFFERENCE = 0.05

@@ -2,6 +2,7 @@
 """benchmark: from options to table, record and drawing; nothing is timed whose losses differ."""
 
 import json
+import sys
 
 import pytest
 
@@ -14,14 +15,56 @@ TINY = ["--size", 32, "--rounds", 1, "--warmup", 1, "--device", "cpu"]
 CASE = Case("cpu", 32, 1, rounds=1, warmup=1)
 
 
+# A checkout of upstream as far as it is asked for, with the plain iteration for its own code.
+CHECKOUT = {
+    "__init__.py": "",
+    "networks.py": "def init_net(net):\n    return net\n",
+    "cycle_gan_model.py": """
+import torch
+from cyclegan_fast.benchmark.plain import PlainIteration, Setup
+
+class CycleGANModel:
+    model_names = ["G_A", "G_B", "D_A", "D_B"]
+
+    def __init__(self, options):
+        assert options.isTrain and options.netG == "resnet_9blocks"
+        self.plain = PlainIteration(Setup(), *torch.zeros(2, 1, 3, 32, 32))
+        for name in self.model_names:
+            setattr(self, f"net{name}", getattr(self.plain, name.lower()))
+
+    def set_input(self, pictures):
+        self.plain.real_a, self.plain.real_b = pictures["A"], pictures["B"]
+
+    def optimize_parameters(self):
+        self.plain()
+        self.loss_G = self.plain.loss_g
+        self.loss_D_A, self.loss_D_B = self.plain.loss_d_a, self.plain.loss_d_b
+""",
+}
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder to be given as --upstream; what it brings into Python is taken out again."""
+    folder = tmp_path / "upstream"
+    (folder / "models").mkdir(parents=True)
+    for name, text in CHECKOUT.items():
+        (folder / "models" / name).write_text(text)
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("0123abc\n")
+    yield folder
+    for name in [name for name in sys.modules if name.split(".")[0] == "models"]:
+        del sys.modules[name]
+
+
 @pytest.fixture
 def one_peer(monkeypatch):
     """The eager peer as shipped alone: the others take their time and show the same."""
     monkeypatch.setitem(contenders.EAGER, "cpu", {AS_SHIPPED["cpu"]: Setup()})
 
 
-def test_the_command_to_its_end(tmp_path, run, one_peer):
-    done = run("benchmark", *TINY, "-o", tmp_path / "out")
+def test_the_command_to_its_end(tmp_path, run, one_peer, checkout):
+    done = run("benchmark", *TINY, "-o", tmp_path / "out", "--upstream", checkout)
     assert done.status == 0, done.err
     record = json.loads((tmp_path / "out" / "benchmark.json").read_text())
     (section,) = record
@@ -29,7 +72,8 @@ def test_the_command_to_its_end(tmp_path, run, one_peer):
     assert {"date", "commit", "torch", "processor", "threads"} <= set(record[section]["machine"])
     assert record[section]["failed"] == {}
     rows = {row["contender"]: row for row in record[section]["rows"]}
-    assert set(rows) == {"plain fp32", "ours fp32", "ours bf16"}
+    assert set(rows) == {UPSTREAM, "plain fp32", "ours fp32", "ours bf16"}
+    assert record[section]["upstream_commit"] == "0123abc+unverified"
     for row in rows.values():
         assert 0 < row["milliseconds"]["min"] <= row["milliseconds"]["median"]
         assert row["images_per_s"] == pytest.approx(1e3 / row["milliseconds"]["median"], abs=0.01)
@@ -40,6 +84,7 @@ def test_the_command_to_its_end(tmp_path, run, one_peer):
         # A CPU counts neither.
         assert row["launches"] is None and row["peak_memory_mib"] is None
     assert rows["ours fp32"]["served"] and not rows["plain fp32"]["served"]
+    assert ("No ratios: " in done.out) == (why_no_ratio([*rows.values()], CASE) is not None)
     for name, row in rows.items():
         assert name in done.out and f"{row['milliseconds']['median']:.2f}" in done.out
     assert (tmp_path / "out" / "benchmark.png").read_bytes().startswith(b"\x89PNG")

@@ -39,7 +39,7 @@ class BenchmarkOptions:
     """Batch sizes, each with each size."""
     against: tuple[Literal["eager", "compile"], ...] = ("eager",)
     """Peers: eager (plain PyTorch: as shipped, bf16, channels_last, in a CUDA graph), compile
-    (torch.compile in its modes)."""
+    (torch.compile in its modes; on a CPU one of them, and it compiles for minutes)."""
     upstream: Path | None = None
     """Checkout of pytorch-CycleGAN-and-pix2pix, to be timed too, unmodified."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("benchmark")

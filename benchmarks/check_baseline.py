@@ -17,8 +17,9 @@ from pathlib import Path
 
 import harness
 import torch
-import upstream
-from plain import PlainIteration, Setup
+
+from cyclegan_fast.benchmark import upstream
+from cyclegan_fast.benchmark.plain import PlainIteration, Setup
 
 ALLOWED_DIFFERENCE = 0.05
 

@@ -25,13 +25,13 @@ from dataclasses import dataclass, field
 import harness
 import least_bytes
 import torch
-from ours import OursIteration
-from plain import PlainIteration, Setup
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from cyclegan_fast import backend
+from cyclegan_fast.benchmark.ours import OursIteration
+from cyclegan_fast.benchmark.plain import PlainIteration, Setup
 from cyclegan_fast.ops import _common
 from cyclegan_fast.ops.adam import triton_kernels
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether training on the fast path goes where plain PyTorch goes: the losses of both, side by side.
+"""Whether training on the fast path goes where plain PyTorch goes: losses of both, side by side.
 
     python benchmarks/follow_losses.py --dataroot ./datasets/vangogh2photo [--steps 300] [--seeds 3]
 

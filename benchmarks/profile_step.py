@@ -14,8 +14,9 @@ from collections import defaultdict
 
 import harness
 import torch
-from ours import OursIteration
-from torch.profiler import ProfilerActivity, profile
+
+from cyclegan_fast.benchmark.kernels import profiled
+from cyclegan_fast.benchmark.ours import OursIteration
 
 REPLAYS = 10
 
@@ -43,18 +44,7 @@ def main() -> None:
     step = OursIteration("bf16", graph=True, images=images)
     for _ in range(6):
         step()
-    torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        for _ in range(REPLAYS):
-            step()
-        torch.cuda.synchronize()
-
-    kernels: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for event in profiler.key_averages():
-        if event.self_device_time_total:
-            entry = kernels[event.key]
-            entry[0] += event.count / REPLAYS
-            entry[1] += event.self_device_time_total / REPLAYS
+    kernels = profiled(step, REPLAYS)
     total = sum(time for _, time in kernels.values())
     kinds: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for name, (count, time) in kernels.items():

@@ -6,12 +6,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+# The package of this tree, installed or not; its pages need no PyTorch either.
+sys.path.insert(0, str(ROOT))
 RESULTS_VARIABLE, COMMIT_VARIABLE = "CYCLEGAN_FAST_RESULTS", "CYCLEGAN_FAST_COMMIT"
 # The variable is what gpu_report.py gives to the processes that it starts.
 RESULTS = Path(os.environ.get(RESULTS_VARIABLE, ROOT / "benchmarks" / "results"))
@@ -45,12 +48,6 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return stated
     return head + ("+dirty" if changes else "")
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in a line that a record can hold."""
-    text = str(error).strip() or type(error).__name__
-    return f"{type(error).__name__}: {text.splitlines()[0][:200]}"
 
 
 def run(command: list[str]) -> str:

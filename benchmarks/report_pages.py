@@ -8,7 +8,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tables import device_words, step_table
+import records  # noqa: F401 - finds the package of this tree
+
+from cyclegan_fast.benchmark.pages import Panel, device_words, step_panels, step_table
+from cyclegan_fast.benchmark.pages import draw as drawn
 
 SECTION = re.compile(r"(?P<op>[a-z0-9_]+) (?P<size>\d+) batch (?P<batch>\d+)$")
 # What a kernel that only moves memory is held to, and the time below which launches, not bytes,
@@ -190,14 +193,7 @@ def _units(units: dict[str, Any]) -> str:
 
 def draw(content: dict[str, Any]) -> bytes | None:
     """Return the drawing as PNG; None without matplotlib, or where nothing was measured."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: F401
-        from matplotlib.figure import Figure
-    except ImportError:
-        return None
-    import io
-
-    steps = {s: r["rows"] for s, r in sorted(content.items()) if s.startswith("step ")}
+    panels = step_panels(content)
     ops = [
         (f"{row['case']}, {row['direction']}", 1 / row["x_copy"])
         for section, record in _ops(content)
@@ -205,31 +201,6 @@ def draw(content: dict[str, Any]) -> bytes | None:
         for row in record["rows"]
         if row["x_copy"]
     ]
-    panels = [*steps.items()] + ([("ops", ops)] if ops else [])
-    if not panels:
-        return None
-    heights = [max(len(rows), 3) for _, rows in panels]
-    figure = Figure(figsize=(11, 1.5 + 0.28 * sum(heights)), layout="constrained")
-    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for (title, rows), axis in zip(panels, axes, strict=True):
-        if title == "ops":
-            _bars(axis, rows, "Share of a copy of the same bytes, batch 1", "{:.2f}")
-            axis.axvline(1.0, color="black", linewidth=0.8)
-        else:
-            times = [(row["contender"], row["milliseconds"]["median"]) for row in rows]
-            _bars(axis, times, f"One iteration: {title.removeprefix('step ')} (ms)", "{:.2f}")
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=110)
-    return drawn.getvalue()
-
-
-def _bars(axis: Any, rows: list[tuple[str, float]], title: str, form: str) -> None:
-    """Horizontal bars, ours in another colour, each with its figure."""
-    names, values = [name for name, _ in rows], [value for _, value in rows]
-    colours = ["tab:orange" if name.startswith("ours") else "tab:blue" for name in names]
-    bars = axis.barh(range(len(names)), values, color=colours)
-    axis.set_yticks(range(len(names)), names, fontsize=7)
-    axis.invert_yaxis()
-    axis.bar_label(bars, labels=[form.format(value) for value in values], fontsize=7, padding=2)
-    axis.set_title(title, fontsize=9, loc="left")
-    axis.spines[["top", "right"]].set_visible(False)
+    if ops:
+        panels.append(Panel("Share of a copy of the same bytes, batch 1", ops, line=1.0))
+    return drawn(panels)

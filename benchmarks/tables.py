@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from records import ROOT
+
+from cyclegan_fast.benchmark.pages import step_table
+
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -46,42 +48,6 @@ def tables() -> str:
             if section.startswith("step "):
                 parts.append(step_table(section, record))
     return "\n".join(parts)
-
-
-def step_table(section: str, record: dict) -> str:
-    """One table: every contender, fastest first, with its ratio to ours."""
-    rows = sorted(record["rows"], key=lambda row: row["milliseconds"]["median"])
-    machine = record["machine"]
-    size, batch, *rest = section.removeprefix("step ").replace("batch ", "").split(maxsplit=2)
-    batch = " ".join([batch, *rest])
-    # On a GPU ours has one precision; on a CPU each precision of ours is a row of its own.
-    best = min(
-        (row["milliseconds"]["median"] for row in rows if row["contender"].startswith("ours")),
-        default=None,
-    )
-    lines = [
-        f"One iteration, {size} x {size}, batch {batch}, {device_words(machine)}:",
-        "",
-        "| | ms | of our fastest | TFLOP/s | peak MiB |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    for row in rows:
-        median = row["milliseconds"]["median"]
-        ratio = f"{median / best:.2f}x" if best else "-"
-        memory = row["peak_memory_mib"] or "-"
-        name = row["contender"]
-        name = f"**{name}**" if name.startswith("ours") else name
-        lines.append(f"| {name} | {median:.2f} | {ratio} | {row['tflop_per_s']} | {memory} |")
-    return "\n".join(lines) + "\n"
-
-
-def device_words(machine: dict) -> str:
-    """The provenance of a record in a line."""
-    device = machine.get("gpu") or f"{machine['processor']}, {machine['threads']} threads"
-    return (
-        f"{device}, torch {machine['torch']}, "
-        f"commit {machine['commit'][:12]}, {machine['date'][:10]}"
-    )
 
 
 if __name__ == "__main__":

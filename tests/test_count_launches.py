@@ -13,8 +13,8 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import least_bytes  # noqa: E402
 from count_launches import IN_THE_LEAST, Counter, count  # noqa: E402
-from ours import OursIteration  # noqa: E402
 
+from cyclegan_fast.benchmark.ours import OursIteration  # noqa: E402
 from cyclegan_fast.ops import instance_norm_act, reflect_conv2d  # noqa: E402
 
 

@@ -23,7 +23,7 @@ REASON_FILE = "cyclegan_fast/_not_compiled.txt"
 # Needed by commands and by nothing else.
 OPTIONAL = ("PIL", "yaml", "tyro", "rich", "safetensors", "jinja2", "matplotlib")
 # What must import with torch, triton and numpy alone; each with everything below it.
-CORE = ("ops", "models", "nn", "fusion", "training", "metrics")
+CORE = ("ops", "models", "nn", "fusion", "training", "metrics", "benchmark")
 
 
 def run(program: str, *, cwd: Path, **environment: str) -> str:

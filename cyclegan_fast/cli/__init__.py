@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command line: ``cyclegan-fast demo | train | translate | doctor``.
+"""The command line: ``cyclegan-fast demo | train | translate | benchmark | doctor``.
 
 This module imports nothing but the standard library, so that ``--help`` answers at once; each
 command's module is imported when the command is run.
@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "make a small data set, train on it, evaluate and report: minutes, no GPU needed",
     "train": "train on your own pictures in trainA/ and trainB/",
     "translate": "run a trained generator over a picture or a tree of pictures",
+    "benchmark": "time the whole training iteration here, against PyTorch and torch.compile",
     "doctor": "show what is installed, what serves which op and why, and what to do",
 }
 

@@ -32,8 +32,8 @@ class TranslateOptions:
     """Folder for the results (for a single picture also a file name)."""
     direction: Literal["auto", "AtoB", "BtoA"] = "auto"
     """Which of a run's two generators; auto: AtoB, or what a file's name says."""
-    batch_size: int = 1
-    """Most pictures of one size at once."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Most pictures of one size at once; auto: one on a CPU, on a GPU 16 or a million pixels."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
     """Run the command; returns its exit status."""
     arguments, notes = modern(arguments)
     options = parse(TranslateOptions, arguments, "translate", ABOUT)
-    if options.batch_size < 1:
+    if options.batch_size != "auto" and options.batch_size < 1:
         raise UsageError(f"--batch_size must be 1 or more, got {options.batch_size}")
     return translate(options, notes)
 
@@ -82,6 +82,7 @@ def translate(options: TranslateOptions, notes: list[str]) -> int:
         print(f"note     {note}")
     print(f"pictures {len(jobs)} in {printable(options.source)} -> {printable(options.out)}")
 
+    batch_size, batch_pixels = _batches(options.batch_size, translator.device.type)
     with counter(len(jobs), "translate") as advance:
 
         def on_done(_job: tree.Job, error: BadImageError | None) -> None:
@@ -95,14 +96,33 @@ def translate(options: TranslateOptions, notes: list[str]) -> int:
             translator,
             jobs,
             architecture.input_nc,
-            batch_size=options.batch_size,
+            batch_size,
+            batch_pixels,
             overwrite=options.overwrite,
             on_done=on_done,
         )
     failed = len(summary.failed) + len(problems)
     kept = f", {summary.kept} there already and kept (--overwrite)" if summary.kept else ""
+    if translator.captured is not None:
+        served = translator.captured
+        print(f"graphs   {served.replayed} of {served.replayed + served.plain} batches replayed")
+    seconds = max(summary.seconds, 1e-9)
     print(
         f"done     {summary.written} written{kept}, {failed} skipped, {summary.seconds:.1f} s, "
-        f"{summary.written / max(summary.seconds, 1e-9):.2f} images/s, reading and writing included"
+        f"{summary.written / seconds:.2f} images/s, reading and writing included"
+    )
+    print(
+        f"waited   {summary.waited_for_reading / seconds:.0%} of the time for pictures to be read, "
+        f"{summary.waited_for_writing / seconds:.0%} for results to be written"
     )
     return FAILED if failed else 0
+
+
+def _batches(chosen: int | Literal["auto"], device: str) -> tuple[int, int | None]:
+    """Return most pictures and most pixels at once.
+
+    One picture keeps a CPU busy, and so many pixels a GPU; more at once would take memory alone.
+    """
+    if chosen != "auto":
+        return chosen, None
+    return (16, 2**20) if device == "cuda" else (1, None)

@@ -31,8 +31,8 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def to_uint8(x: torch.Tensor) -> np.ndarray:
-    """Return pictures as bytes: round((x + 1) / 2 * 255), clipped.
+def levels(x: torch.Tensor) -> torch.Tensor:
+    """Return pictures as grey levels on their device: round((x + 1) / 2 * 255), clipped.
 
     Upstream cuts the fraction off instead, which darkens by half a grey level.
 
@@ -40,10 +40,15 @@ def to_uint8(x: torch.Tensor) -> np.ndarray:
         x: [N, C, H, W] or [C, H, W] floating point, in [-1, 1].
 
     Returns:
-        uint8 [N, H, W, C] or [H, W, C].
+        uint8 [N, H, W, C] or [H, W, C], contiguous.
     """
     scaled = ((x.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return np.ascontiguousarray(scaled.movedim(-3, -1).cpu().numpy())
+    return scaled.movedim(-3, -1).contiguous()
+
+
+def to_uint8(x: torch.Tensor) -> np.ndarray:
+    """Return the `levels` of pictures on any device as an array."""
+    return levels(x).cpu().numpy()
 
 
 def encode(picture: np.ndarray, ending: str = ".png") -> bytes:

@@ -6,16 +6,31 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
 
 from cyclegan_fast.errors import BadImageError, DataError, printable
 from cyclegan_fast.io import pictures
+
+# Pictures read and not yet translated, and results not yet written, take no more than that each,
+# but for one of them; what threads have in hand comes on top.
+HELD_BYTES = 2**28
+
+
+class Translates(Protocol):
+    """What `run` asks of a translator; `translation.Translator` is one."""
+
+    def fitting(self, height: int, width: int) -> tuple[int, int]:
+        """Return what pictures must have in common to go in one batch."""
+
+    def start(self, group: Sequence[np.ndarray]) -> Callable[[], list[np.ndarray]]:
+        """Begin uint8 [H, W, C] pictures; return what waits for theirs, in the same order."""
 
 
 @dataclass
@@ -27,12 +42,16 @@ class Summary:
         kept: how many results were there already and were left alone.
         failed: pictures that could not be read or translated, with reasons.
         seconds: wall-clock time.
+        waited_for_reading: seconds of it in which nothing was there to be translated.
+        waited_for_writing: seconds of it in which no more results could be taken.
     """
 
     written: int = 0
     kept: int = 0
     failed: list[BadImageError] = field(default_factory=list)
     seconds: float = 0.0
+    waited_for_reading: float = 0.0
+    waited_for_writing: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,9 @@ class Job:
 
     source: Path
     target: Path
+
+
+_Read: TypeAlias = tuple[Job, np.ndarray]
 
 
 def plan(
@@ -96,20 +118,26 @@ def _renamed(name: str, ending: str | None, twice: set[str]) -> str:
 
 
 def run(
-    translator: Callable[[np.ndarray], np.ndarray],
+    translator: Translates,
     jobs: Sequence[Job],
     channels: int,
     batch_size: int = 1,
+    batch_pixels: int | None = None,
     overwrite: bool = False,
     on_done: Callable[[Job, BadImageError | None], None] = lambda job, error: None,
 ) -> Summary:
     """Translate pictures in batches of equal size, reading ahead and writing behind.
 
+    While a batch is translated the next one is gathered, threads read what comes and others write
+    what went before. How many pictures are held is bounded in number and in bytes, whatever their
+    number and sizes; where many sizes are mixed, batches are begun before they are full.
+
     Args:
-        translator: uint8 [N, H, W, channels] to uint8 [N, H, W, C'].
+        translator: what translates; pictures of one `fitting` size go together.
         jobs: what to read and where to write.
         channels: 1 or 3, the network's input channels.
-        batch_size: most pictures of one size at once.
+        batch_size: most pictures at once.
+        batch_pixels: most pixels at once, but for a single picture; None for any number.
         overwrite: replace results that are there; else they are kept and their pictures skipped,
             so a run that was stopped goes on where it was.
         on_done: called for each picture with what went wrong, or None.
@@ -135,45 +163,65 @@ def run(
 
     todo = [job for job in jobs if overwrite or not os.path.lexists(job.target)]
     summary.kept = len(jobs) - len(todo)
-    waiting: OrderedDict[tuple[int, int], list[tuple[Job, np.ndarray]]] = OrderedDict()
-    writing: deque[tuple[Job, Future[bool]]] = deque()
+    waiting: OrderedDict[tuple[int, int], list[_Read]] = OrderedDict()
+    translating: deque[tuple[list[_Read], Callable[[], list[np.ndarray | BadImageError]]]] = deque()
+    writing: deque[tuple[Job, int, Future[bool]]] = deque()
 
-    def settle(limit: int) -> None:
-        while len(writing) > limit:
-            job, future = writing.popleft()
+    def settle(pictures_left: int, bytes_left: int) -> None:
+        began = time.perf_counter()
+        held = sum(size for _, size, _ in writing)
+        while len(writing) > pictures_left or held > bytes_left:
+            job, size, future = writing.popleft()
+            held -= size
             if future.result():
                 summary.written += 1
             else:  # another process wrote it in the meantime
                 summary.kept += 1
             on_done(job, None)
+        summary.waited_for_writing += time.perf_counter() - began
 
-    def flush(shape: tuple[int, int]) -> None:
-        group = waiting.pop(shape)
-        for (job, _), result in zip(group, _batch(translator, group), strict=True):
-            if isinstance(result, BadImageError):
-                fail(job, result)
-            else:
-                writing.append((job, writers.submit(write, job, result)))
-        settle(4 * batch_size)
+    def finish(left: int) -> None:
+        while len(translating) > left:
+            group, wait = translating.popleft()
+            for (job, _), result in zip(group, wait(), strict=True):
+                if isinstance(result, BadImageError):
+                    fail(job, result)
+                else:
+                    writing.append((job, result.nbytes, writers.submit(write, job, result)))
+            settle(4 * batch_size, HELD_BYTES)
 
-    with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
+    def begin(size: tuple[int, int]) -> None:
+        group = waiting.pop(size)
+        translating.append((group, _start(translator, group)))
+        finish(1)
+
+    threads = _threads()
+    with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
         try:
-            ahead = _ahead(readers, todo, lambda job: read_image(job.source, channels), batch_size)
-            for job, future in ahead:
+
+            def read(job: Job) -> np.ndarray:
+                return read_image(job.source, channels)
+
+            for job, future in _ahead(readers, todo, read, threads + batch_size):
+                began = time.perf_counter()
                 try:
                     picture = future.result()
                 except BadImageError as error:
                     fail(job, error)
                     continue
-                shape = picture.shape[:2]
-                waiting.setdefault(shape, []).append((job, picture))
-                if len(waiting[shape]) == batch_size:
-                    flush(shape)
-                elif sum(map(len, waiting.values())) > 4 * batch_size:
-                    flush(max(waiting, key=lambda s: len(waiting[s])))
-            for shape in list(waiting):
-                flush(shape)
-            settle(0)
+                finally:
+                    summary.waited_for_reading += time.perf_counter() - began
+                size = translator.fitting(*picture.shape[:2])
+                waiting.setdefault(size, []).append((job, picture))
+                fits = batch_pixels // (size[0] * size[1]) if batch_pixels else batch_size
+                if len(waiting[size]) >= min(batch_size, max(fits, 1)):
+                    begin(size)
+                while _too_many(waiting, 4 * batch_size):
+                    begin(max(waiting, key=lambda s: len(waiting[s])))
+            for size in list(waiting):
+                begin(size)
+            finish(0)
+            settle(0, 0)
         except BaseException:
             readers.shutdown(cancel_futures=True)
             raise
@@ -181,31 +229,51 @@ def run(
     return summary
 
 
+def _threads() -> int:
+    """How many read, and how many write: half of the processors each."""
+    return max(2, min(16, (os.cpu_count() or 1) // 2))
+
+
+def _too_many(waiting: Mapping[tuple[int, int], list[_Read]], most: int) -> bool:
+    sizes = [picture.nbytes for group in waiting.values() for _, picture in group]
+    return len(sizes) > most or sum(sizes) > HELD_BYTES
+
+
 def _ahead(
     pool: ThreadPoolExecutor,
     jobs: Sequence[Job],
     read: Callable[[Job], np.ndarray],
-    batch_size: int,
+    ahead: int,
 ) -> Iterator[tuple[Job, Future[np.ndarray]]]:
-    """Yield jobs in order, with a few reads under way beyond the one yielded."""
+    """Yield jobs in order, with reads under way beyond the one yielded: so many, or fewer large."""
     running: deque[tuple[Job, Future[np.ndarray]]] = deque()
     for job in jobs:
         running.append((job, pool.submit(read, job)))
-        if len(running) > 2 + batch_size:
+        while len(running) > ahead or _bytes_read(running) > HELD_BYTES:
             yield running.popleft()
     yield from running
 
 
-def _batch(
-    translator: Callable[[np.ndarray], np.ndarray], group: Sequence[tuple[Job, np.ndarray]]
-) -> list[np.ndarray | BadImageError]:
-    """Translate pictures of one size; those that do not fit in memory together go one by one."""
+def _bytes_read(running: Iterable[tuple[Job, Future[np.ndarray]]]) -> int:
+    done = (future for _, future in running if future.done() and future.exception() is None)
+    return sum(future.result().nbytes for future in done)
+
+
+def _start(
+    translator: Translates, group: Sequence[_Read]
+) -> Callable[[], list[np.ndarray | BadImageError]]:
+    """Begin a batch; pictures that do not fit in memory together go one by one."""
     try:
-        return list(translator(np.stack([picture for _, picture in group])))
+        return cast(
+            Callable[[], list[np.ndarray | BadImageError]],
+            translator.start([picture for _, picture in group]),
+        )
     except torch.OutOfMemoryError:
         if len(group) > 1:
-            return [_batch(translator, [one])[0] for one in group]
+            parts = [_start(translator, [one]) for one in group]
+            return lambda: [result for wait in parts for result in wait()]
         job, picture = group[0]
         height, width = picture.shape[:2]
         reason = f"{height} x {width} pixels do not fit in the GPU's memory; try --device cpu"
-        return [BadImageError(str(job.source), reason)]
+        error = BadImageError(str(job.source), reason)
+        return lambda: [error]

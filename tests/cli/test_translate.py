@@ -38,6 +38,20 @@ def pixels(path):
         return np.array(image)
 
 
+class AtOnce:
+    """A translator for `tree.run` of a function of uint8 [N, H, W, C], called as it is begun."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def fitting(self, height, width):
+        return height, width
+
+    def start(self, group):
+        made = list(self.function(np.stack(group)))
+        return lambda: made
+
+
 def plainly(net, image):
     """What plain PyTorch makes of a picture whose sides are multiples of four."""
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
@@ -209,13 +223,13 @@ def test_a_stopped_run_leaves_whole_pictures_and_goes_on(tmp_path):
         return 255 - batch
 
     with pytest.raises(KeyboardInterrupt):
-        tree.run(dying, jobs, 3)
+        tree.run(AtOnce(dying), jobs, 3)
     done = tree_of(tmp_path / "out")
     assert 0 < len(done) < 9
     for name in done:
         assert np.array_equal(pixels(tmp_path / "out" / name), 255 - pixels(tmp_path / "in" / name))
     (tmp_path / "out" / ".part-0123456789abcdef").write_bytes(b"left by a kill")
-    summary = tree.run(lambda batch: 255 - batch, jobs, 3)
+    summary = tree.run(AtOnce(lambda batch: 255 - batch), jobs, 3)
     assert (summary.written, summary.kept) == (9 - len(done), len(done))
     assert len([name for name in tree_of(tmp_path / "out") if "part" not in name]) == 9
 
@@ -231,7 +245,7 @@ def test_batches_hold_pictures_of_one_size_and_lose_none(tmp_path):
         batches.append(batch.shape)
         return 255 - batch
 
-    summary = tree.run(invert, jobs, 3, batch_size=4)
+    summary = tree.run(AtOnce(invert), jobs, 3, batch_size=4)
     assert summary.written == len(sizes) and not summary.failed
     assert max(shape[0] for shape in batches) == 4
     assert len(batches) < len(sizes)
@@ -249,7 +263,7 @@ def test_a_picture_too_large_for_the_gpu_is_named_and_the_rest_goes_on(tmp_path)
             raise torch.OutOfMemoryError("CUDA out of memory")
         return batch
 
-    summary = tree.run(small_gpu, jobs, 3, batch_size=4)
+    summary = tree.run(AtOnce(small_gpu), jobs, 3, batch_size=4)
     assert summary.written == 3
     assert [error.path for error in summary.failed] == [str(tmp_path / "in" / "0.png")]
     assert "--device cpu" in summary.failed[0].reason

@@ -3,8 +3,8 @@
 
 It holds the networks as users have them (nn.Sequential, nothing fused), PyTorch's losses, two
 Adams and an image pool, and can be run as shipped, in bf16 autocast with channels_last, compiled,
-or captured in a CUDA graph. `check_baseline.py` shows that it is as fast as an unmodified checkout
-of upstream.
+or captured in a CUDA graph. The repository's benchmarks/check_baseline.py shows that it is as fast
+as an unmodified checkout of upstream.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ class HostPool:
 
     def __init__(self) -> None:
         self.images: list[Tensor] = []
+
+    def draw(self) -> None:
+        """Flip no coins: they are flipped as they are needed."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Exchange each image of the batch by upstream's rule."""
@@ -99,20 +102,20 @@ class PlainIteration:
         self.real_a, self.real_b = (x.contiguous(memory_format=layout) for x in (real_a, real_b))
 
         def network(net: nn.Module) -> nn.Module:
-            return init_weights(net).to(device, memory_format=layout)
+            return init_weights(net).to(device).to(memory_format=layout)
 
         self.g_a, self.g_b = (network(ResnetGenerator(3, 3)) for _ in range(2))
         self.d_a, self.d_b = (network(NLayerDiscriminator(3)) for _ in range(2))
-        adam = {"lr": 2e-4, "betas": (0.5, 0.999), "capturable": setup.graph}
-        self.adam_g = torch.optim.Adam(
-            itertools.chain(self.g_a.parameters(), self.g_b.parameters()), **adam
-        )
-        self.adam_d = torch.optim.Adam(
-            itertools.chain(self.d_a.parameters(), self.d_b.parameters()), **adam
-        )
-        self.pools = (
-            (DevicePool(real_b), DevicePool(real_a)) if setup.graph else (HostPool(), HostPool())
-        )
+
+        def adam(*nets: nn.Module) -> torch.optim.Adam:
+            parameters = itertools.chain.from_iterable(net.parameters() for net in nets)
+            betas = (0.5, 0.999)
+            return torch.optim.Adam(parameters, lr=2e-4, betas=betas, capturable=setup.graph)
+
+        self.adam_g, self.adam_d = adam(self.g_a, self.g_b), adam(self.d_a, self.d_b)
+        self.pools: tuple[HostPool | DevicePool, ...] = (HostPool(), HostPool())
+        if setup.graph:
+            self.pools = (DevicePool(real_b), DevicePool(real_a))
         self.discriminator_parameters = [
             *self.d_a.parameters(),
             *self.d_b.parameters(),
@@ -135,23 +138,24 @@ class PlainIteration:
         for pool in self.pools:
             pool.draw()
         if self._graph is None:
-            self._capture()
+            self._graph = self._capture()
         self._graph.replay()
 
     def losses(self) -> dict[str, float]:
         """The last iteration's total losses, read from the device."""
         return {"G": self.loss_g.item(), "D_A": self.loss_d_a.item(), "D_B": self.loss_d_b.item()}
 
-    def _capture(self) -> None:
+    def _capture(self) -> torch.cuda.CUDAGraph:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):
                 self._iterate()
         torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
             self._iterate()
+        return graph
 
     def _iterate(self) -> None:
         bf16 = self.setup.precision == "bf16"

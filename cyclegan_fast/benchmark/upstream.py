@@ -29,11 +29,8 @@ class UpstreamIteration:
     """
 
     def __init__(self, checkout: Path, real_a: Tensor, real_b: Tensor, seed: int = 0) -> None:
-        if not (checkout / "models" / "cycle_gan_model.py").is_file():
-            raise ValueError(
-                f"{checkout} must be a checkout of pytorch-CycleGAN-and-pix2pix; "
-                "it has no models/cycle_gan_model.py"
-            )
+        if (reason := why_not(checkout)) is not None:
+            raise ValueError(reason)
         sys.path.insert(0, str(checkout))
         try:
             model_class = importlib.import_module("models.cycle_gan_model").CycleGANModel
@@ -59,6 +56,16 @@ class UpstreamIteration:
             "D_A": model.loss_D_A.item(),
             "D_B": model.loss_D_B.item(),
         }
+
+
+def why_not(checkout: Path) -> str | None:
+    """Return why a folder is no such checkout, or None."""
+    if (checkout / "models" / "cycle_gan_model.py").is_file():
+        return None
+    return (
+        f"{checkout} must be a checkout of pytorch-CycleGAN-and-pix2pix; "
+        "it has no models/cycle_gan_model.py"
+    )
 
 
 def commit(checkout: Path) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from plain import PlainIteration
 from torch import Tensor
 
 from cyclegan_fast import fusion
+from cyclegan_fast.benchmark.plain import PlainIteration
 from cyclegan_fast.training.config import TrainConfig
 from cyclegan_fast.training.runtime import configured
 from cyclegan_fast.training.trainer import Trainer
@@ -27,7 +27,7 @@ class OursIteration:
 
     def __init__(
         self,
-        precision: str,
+        precision: Literal["fp32", "bf16"],
         *,
         graph: bool,
         images: tuple[Tensor, Tensor],

@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: MIT
+"""The processes of one run on several GPUs: what they tell each other, and who has gone.
+
+torchrun starts them and numbers them in the environment; without it there is one process, and
+`join` yields None. Gradients and losses go through NCCL on GPUs and may be captured in a graph.
+Everything else is said on the host, through gloo, which notices at once when a process ends.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cyclegan_fast.errors import CycleganFastError, RankLostError, RanksDifferError
+from cyclegan_fast.training.precision import resolve_device
+
+T = TypeVar("T")
+
+# The longest that one rank may keep the others waiting: a save on a slow disk, a stalled read.
+TIMEOUT = timedelta(minutes=5)
+# A rank that hangs in a GPU's queue cannot be told that another one has died, so a thread looks. It
+# leaves some seconds to the ways that end with a message.
+_LOOK_EVERY, _GRACE = 0.5, 4.0
+
+
+class Peer(NamedTuple):
+    """A process of the run."""
+
+    rank: int
+    host: str
+    pid: int
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} (process {self.pid} on {self.host})"
+
+
+class Verdict(NamedTuple):
+    """What the ranks agree on before a step."""
+
+    signal: int | None  # that one of them received
+    failed: int | None  # a rank that has no pictures for the step
+
+
+def started_by_torchrun() -> bool:
+    """Whether this process is one of several, or may be."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def leads() -> bool:
+    """Whether this process is the one that prints and writes."""
+    return not started_by_torchrun() or os.environ["RANK"] == "0"
+
+
+class Ranks:
+    """All processes of a run, seen from one of them; every method but `weigh` is called by all.
+
+    Args:
+        device: of this rank.
+
+    Attributes:
+        rank: number of this process.
+        count: number of processes.
+        device: of this rank.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.rank, self.count = dist.get_rank(), dist.get_world_size()
+        self._host_group = dist.new_group(backend="gloo", timeout=TIMEOUT)
+        self._weight = 1 / self.count
+        self._share = torch.full((), self._weight, dtype=torch.float64, device=device)
+        here = Peer(self.rank, socket.gethostname(), os.getpid())
+        self.peers: list[Peer] = self.everyone(here)
+        self._beside = [p for p in self.peers if p.host == here.host and p != here and _alive(p)]
+
+    @property
+    def backend(self) -> str:
+        """Name of what gradients go through: "nccl" or "gloo"."""
+        return dist.get_backend()
+
+    def weigh(self, share: float) -> None:
+        """Set this rank's share in the means of the next step: pictures here / pictures in all."""
+        if share != self._weight:
+            self._weight = share
+            self._share.fill_(share)  # in place: a captured step sees it
+
+    def begin_mean(self, values: Tensor) -> Callable[[], None]:
+        """Begin to replace values by their mean over the ranks, each with its share, in place.
+
+        Returns:
+            What waits for it: on a GPU the stream does, not the host.
+        """
+        values.mul_(self._share)  # gloo can only sum; of fp16's scaled gradients no sum overflows
+        with self._talking():
+            work = dist.all_reduce(values, async_op=True)
+
+        def wait() -> None:
+            with self._talking():
+                work.wait()
+
+        return wait
+
+    @torch.no_grad()
+    def copy_from_first(self, tensors: list[Tensor]) -> None:
+        """Overwrite tensors by rank 0's."""
+        with self._talking():
+            for tensor in tensors:
+                dense = tensor.contiguous()
+                dist.broadcast(dense, 0)
+                tensor.copy_(dense)
+
+    def agree(self, signal: int | None, failed: bool) -> Verdict:
+        """Tell the others what happened here, and hear what happened there.
+
+        Args:
+            signal: received by this rank, or None.
+            failed: this rank cannot take the next step.
+        """
+        said = torch.tensor([signal or 0, self.rank + 1 if failed else 0])
+        with self._talking():
+            dist.all_reduce(said, dist.ReduceOp.MAX, self._host_group)
+        received, number = said.tolist()
+        return Verdict(received or None, number - 1 if number else None)
+
+    def everyone(self, said: T) -> list[T]:
+        """Return what each rank says, by rank; any value that can be pickled."""
+        heard: list[Any] = [None] * self.count
+        with self._talking():
+            dist.all_gather_object(heard, said, self._host_group)
+        return heard
+
+    def at_first(self, said: T) -> list[T] | None:
+        """Return what each rank says, by rank, on rank 0; None on the others."""
+        heard: list[Any] | None = [None] * self.count if self.rank == 0 else None
+        with self._talking():
+            dist.gather_object(said, heard, 0, self._host_group)
+        return heard
+
+    def first_does(self, work: Callable[[], T]) -> T:
+        """Let rank 0 do something, and return on every rank what it returned there.
+
+        Raises:
+            Exception: what `work` raised, on every rank.
+        """
+        result, error = None, None
+        if self.rank == 0:
+            try:
+                result = work()
+            except Exception as caught:
+                error = caught
+        told = [(result, _sendable(error))]
+        with self._talking():
+            dist.broadcast_object_list(told, 0, self._host_group)
+        if error is not None:
+            raise error
+        if told[0][1] is not None:
+            raise told[0][1]
+        return told[0][0]  # type: ignore[return-value]
+
+    def compare(self, facts: Mapping[str, Any]) -> None:
+        """Refuse to go on unless every rank has the same.
+
+        Raises:
+            RanksDifferError: on every rank, naming those that differ from rank 0, and in what.
+        """
+        everyone = self.everyone(dict(facts))
+        first = everyone[0]
+        lines = []
+        for peer, theirs in zip(self.peers, everyone, strict=True):
+            other = [
+                f"{name} {theirs.get(name)} (rank 0: {first.get(name)})"
+                for name in {**first, **theirs}
+                if theirs.get(name) != first.get(name)
+            ]
+            if other:
+                lines.append(f"{peer} differs from rank 0 in {', '.join(other)}")
+        if lines:
+            raise RanksDifferError(
+                f"{'; '.join(lines)}. All ranks train on the same pictures with the same options: "
+                "give --dataroot on a disk that all see, or copy it whole."
+            )
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Leave the process, with a message, when a rank on this machine dies during the block."""
+        over = threading.Event()
+        thread = threading.Thread(target=self._watch, args=(over,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def wait_for_all(self) -> None:
+        """Wait until every rank has come here."""
+        with self._talking():
+            dist.barrier(self._host_group)
+
+    def _watch(self, over: threading.Event) -> None:
+        since: float | None = None
+        while not over.wait(_LOOK_EVERY):
+            dead = [peer for peer in self._beside if not _alive(peer)]
+            since = (since or time.monotonic()) if dead else None
+            if since is not None and time.monotonic() - since > _GRACE:
+                print(f"rank {self.rank}: {dead[0]} has ended; leaving", file=sys.stderr, flush=True)
+                os._exit(1)
+
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        """Turn the end of a connection into an error that says whose it was."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise RankLostError(
+                f"{self._missing()}: the run cannot go on without it. The first error above, or the "
+                "launcher's last lines, say why. Start it again with --resume."
+            ) from error
+
+    def _missing(self) -> str:
+        # The launcher counts the first to end as the cause; let it see the one that really was.
+        until = time.monotonic() + _GRACE / 2
+        while time.monotonic() < until:
+            dead = [str(peer) for peer in self._beside if not _alive(peer)]
+            if dead:
+                time.sleep(1)
+                return f"{', '.join(dead)} has ended"
+            time.sleep(0.1)
+        return f"a rank has ended, or has not answered for {TIMEOUT.seconds} seconds"
+
+
+def first_does(ranks: Ranks | None, work: Callable[[], T]) -> T:
+    """Do something once in a run: here if there is one process, else as `Ranks.first_does`."""
+    return work() if ranks is None else ranks.first_does(work)
+
+
+def agreed(
+    ranks: Ranks | None, signal: int | None, failure: Exception | None, save: Callable[[], None]
+) -> int | None:
+    """Return the signal that ends the run before the next step, the same on every rank.
+
+    Args:
+        ranks: of the run, or None.
+        signal: received here.
+        failure: why this rank cannot take the step.
+        save: called on every rank before an error is raised, so that nothing trained is lost.
+
+    Raises:
+        Exception: `failure`.
+        RankLostError: another rank cannot take the step.
+    """
+    if ranks is None:
+        if failure is not None:
+            save()
+            raise failure
+        return signal
+    verdict = ranks.agree(signal, failure is not None)
+    if verdict.failed is None:
+        return verdict.signal
+    save()
+    reasons = ranks.everyone(f"{type(failure).__name__}: {failure}")
+    if failure is not None:
+        raise failure
+    raise RankLostError(
+        f"{ranks.peers[verdict.failed]} ends the run, which is saved: {reasons[verdict.failed]}"
+    )
+
+
+@contextmanager
+def join(device: str) -> Iterator[Ranks | None]:
+    """Join the other processes that torchrun started; they part at the end of the block.
+
+    A process group that the caller has made is used, and stays.
+
+    Args:
+        device: config's option. "auto" and "cuda" are the GPU of this rank's number on its machine.
+
+    Returns:
+        The ranks; None where there is one process alone.
+
+    Raises:
+        ValueError: a device that several ranks cannot have.
+        RankLostError: in the block, another rank has ended.
+    """
+    made = not (dist.is_available() and dist.is_initialized())
+    if made and not started_by_torchrun():
+        yield None
+        return
+    chosen = _device(device)
+    gpu = chosen.type == "cuda"
+    if gpu:
+        torch.cuda.set_device(chosen)
+    if made:
+        dist.init_process_group("nccl" if gpu else "gloo", timeout=TIMEOUT)
+    try:
+        ranks = Ranks(chosen)
+        with ranks.watched():
+            yield ranks
+            ranks.wait_for_all()
+    except BaseException:
+        # NCCL may wait for ever for a rank that has gone, and this process is leaving.
+        if made and not gpu:
+            dist.destroy_process_group()
+        raise
+    if made:
+        dist.destroy_process_group()
+
+
+def _device(name: str) -> torch.device:
+    device = resolve_device(name)
+    if device.type == "cpu":
+        return device
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if device.index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            f"config: device must be auto, cuda or cpu under torchrun, got {name}: each rank takes "
+            "the GPU of its own number. Choose GPUs with CUDA_VISIBLE_DEVICES."
+        )
+    if local >= torch.cuda.device_count():
+        raise ValueError(
+            f"config: rank {os.environ.get('RANK', '0')} is number {local} on this machine, which "
+            f"has {torch.cuda.device_count()} GPUs. Start one rank for each GPU."
+        )
+    return torch.device("cuda", local)
+
+
+def _alive(peer: Peer) -> bool:
+    try:
+        os.kill(peer.pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _sendable(error: Exception | None) -> Exception | None:
+    if error is None:
+        return None
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return CycleganFastError(f"rank 0: {type(error).__name__}: {error}")
+    return error

@@ -42,7 +42,7 @@ class Part:
         return self._data.steps_per_epoch(batch_size * self._count)
 
     def batch(self, step: int, batch_size: int) -> Mapping[str, Any]:
-        """Return this rank's part of a step's joined batch; its entry "joined" is that of `Batch`."""
+        """Return this rank's part of a step's joined batch, with the entry "joined" of `Batch`."""
         whole = self._data.batch(step, batch_size * self._count)
         total = len(whole["A"])
         taken, counted = rows(total, self._rank, self._count)

@@ -208,7 +208,8 @@ class UnpairedDataset:
                 pictures[side].append(self.preprocess.crop_and_flip(pixels, place, mirror))
                 paths[side].append(path)
         a, b = (_stack(pictures[side], paths[side]) for side in "AB")
-        return self.labelled(Batch(A=a, B=b, A_paths=paths["A"], B_paths=paths["B"]), step, batch_size)
+        made = Batch(A=a, B=b, A_paths=paths["A"], B_paths=paths["B"])
+        return self.labelled(made, step, batch_size)
 
     def labelled(self, batch: Batch, step: int, batch_size: int) -> Batch:
         """Returns a batch of a step with what a part of it says of the whole."""

@@ -78,7 +78,7 @@ class Ranks:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
-        self._host_group = dist.new_group(backend="gloo", timeout=TIMEOUT)
+        self._host_group: Any = dist.new_group(backend="gloo", timeout=TIMEOUT)
         self._weight = 1 / self.count
         self._share = torch.full((), self._weight, dtype=torch.float64, device=device)
         here = Peer(self.rank, socket.gethostname(), os.getpid())
@@ -215,7 +215,8 @@ class Ranks:
             dead = [peer for peer in self._beside if not _alive(peer)]
             since = (since or time.monotonic()) if dead else None
             if since is not None and time.monotonic() - since > _GRACE:
-                print(f"rank {self.rank}: {dead[0]} has ended; leaving", file=sys.stderr, flush=True)
+                text = f"rank {self.rank} leaves: {dead[0]} has ended"
+                print(text, file=sys.stderr, flush=True)
                 os._exit(1)
 
     @contextmanager
@@ -225,8 +226,8 @@ class Ranks:
             yield
         except RuntimeError as error:
             raise RankLostError(
-                f"{self._missing()}: the run cannot go on without it. The first error above, or the "
-                "launcher's last lines, say why. Start it again with --resume."
+                f"{self._missing()}: the run cannot go on without it. Its own error, or the last "
+                "lines of torchrun, say why. Start again with --resume."
             ) from error
 
     def _missing(self) -> str:

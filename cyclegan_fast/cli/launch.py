@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import NoReturn
 
 from cyclegan_fast.cli.failures import UsageError
 
 
-def start(gpus: int, device: str, arguments: list[str]) -> None:
-    """Become torchrun with one process for each GPU of this machine; returns only to complain.
+def start(gpus: int, device: str, arguments: list[str]) -> NoReturn:
+    """Become torchrun with one process for each GPU of this machine.
 
     Args:
         gpus: processes, 2 or more.

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from cyclegan_fast.training.ranks import Ranks
 
-# What PyTorch's DDP takes: large enough for the network's bandwidth, small enough to overlap.
+# Bytes of a bucket; a larger gradient has one to itself. What PyTorch's DDP takes: large enough for
+# the network's bandwidth, small enough to overlap.
 LIMIT = 25 * 2**20
 
 
@@ -34,13 +35,11 @@ class Buckets:
     Args:
         ranks: of the run.
         parameters: the same on every rank, in order.
-        limit: bytes of a bucket; a larger gradient has one to itself.
     """
 
-    def __init__(self, ranks: Ranks, parameters: list[nn.Parameter], limit: int = LIMIT) -> None:
+    def __init__(self, ranks: Ranks, parameters: list[nn.Parameter]) -> None:
         self._ranks = ranks
         self._parameters = parameters
-        self._limit = limit
         self._made: dict[tuple[int, ...], list[Bucket]] = {}
 
     def average(self) -> None:
@@ -67,7 +66,7 @@ class Buckets:
             for parameter in (p for p in parameters if p.dtype == dtype):
                 if parameter.nbytes > room:
                     groups.append([])
-                    room = self._limit
+                    room = LIMIT
                 groups[-1].append(parameter)
                 room -= parameter.nbytes
         return [_bucket(group) for group in groups]

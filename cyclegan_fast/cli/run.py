@@ -20,8 +20,8 @@ from cyclegan_fast.errors import DataError, printable
 from cyclegan_fast.io.pictures import write_bytes
 from cyclegan_fast.report.evaluation import domains, test_pictures
 from cyclegan_fast.training.config import TrainConfig
+from cyclegan_fast.training.joining import leads
 from cyclegan_fast.training.loop import train
-from cyclegan_fast.training.ranks import leads
 from cyclegan_fast.training.reporter import RunInfo, RunResult
 
 if TYPE_CHECKING:

@@ -136,7 +136,7 @@ def resume_line(config: TrainConfig, gpus: int = 1) -> str:
 def _train(config: TrainConfig, options: TrainOptions, notes: list[str]) -> int:
     from cyclegan_fast.cli.finish import finish
     from cyclegan_fast.cli.run import Run, cpu_threads
-    from cyclegan_fast.training.ranks import leads
+    from cyclegan_fast.training.joining import leads
 
     with cpu_threads(options.threads):
         run = Run(config, notes, sys.argv)

@@ -14,8 +14,9 @@ from cyclegan_fast._version import __version__
 from cyclegan_fast.data.parts import part_of
 from cyclegan_fast.training import runtime
 from cyclegan_fast.training.config import TrainConfig
+from cyclegan_fast.training.joining import join
 from cyclegan_fast.training.precision import resolve_precision
-from cyclegan_fast.training.ranks import Ranks, agreed, join
+from cyclegan_fast.training.ranks import Ranks, agreed
 from cyclegan_fast.training.reporter import Reporter, RunInfo, RunResult
 from cyclegan_fast.training.session import Session
 from cyclegan_fast.training.signals import StopRequested, StopSignals
@@ -71,7 +72,7 @@ def train(
     with (
         join(config.validate().device) as ranks,
         runtime.configured(config, ranks.rank if ranks else 0),
-        StopSignals() as signals,
+        StopSignals(hurry=ranks is None) as signals,
         backend.record() as served,
     ):
         if ranks is not None:

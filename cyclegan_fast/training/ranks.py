@@ -1,19 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The processes of one run on several GPUs: what they tell each other, and who has gone.
 
-torchrun starts them and numbers them in the environment; without it there is one process, and
-`join` yields None. Gradients and losses go through NCCL on GPUs and may be captured in a graph.
-Everything else is said on the host, through gloo, which notices at once when a process ends.
+Gradients and losses go through NCCL on GPUs and may be captured in a graph. Everything else is said
+on the host, through gloo, which notices at once when a process ends.
 """
 
 from __future__ import annotations
 
-import os
 import pickle
-import socket
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -24,26 +18,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cyclegan_fast.errors import CycleganFastError, RankLostError, RanksDifferError
-from cyclegan_fast.training.precision import resolve_device
+from cyclegan_fast.training.peers import Beside, Peer
 
 T = TypeVar("T")
 
 # The longest that one rank may keep the others waiting: a save on a slow disk, a stalled read.
 TIMEOUT = timedelta(minutes=5)
-# A rank that hangs in a GPU's queue cannot be told that another one has died, so a thread looks. It
-# leaves some seconds to the ways that end with a message.
-_LOOK_EVERY, _GRACE = 0.5, 4.0
-
-
-class Peer(NamedTuple):
-    """A process of the run."""
-
-    rank: int
-    host: str
-    pid: int
-
-    def __str__(self) -> str:
-        return f"rank {self.rank} (process {self.pid} on {self.host})"
 
 
 class Verdict(NamedTuple):
@@ -51,16 +31,6 @@ class Verdict(NamedTuple):
 
     signal: int | None  # that one of them received
     failed: int | None  # a rank that has no pictures for the step
-
-
-def started_by_torchrun() -> bool:
-    """Whether this process is one of several, or may be."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
-def leads() -> bool:
-    """Whether this process is the one that prints and writes."""
-    return not started_by_torchrun() or os.environ["RANK"] == "0"
 
 
 class Ranks:
@@ -73,6 +43,8 @@ class Ranks:
         rank: number of this process.
         count: number of processes.
         device: of this rank.
+        peers: all processes, by rank.
+        beside: those on this machine.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -81,9 +53,11 @@ class Ranks:
         self._host_group: Any = dist.new_group(backend="gloo", timeout=TIMEOUT)
         self._weight = 1 / self.count
         self._share = torch.full((), self._weight, dtype=torch.float64, device=device)
-        here = Peer(self.rank, socket.gethostname(), os.getpid())
-        self.peers: list[Peer] = self.everyone(here)
-        self._beside = [p for p in self.peers if p.host == here.host and p != here and _alive(p)]
+        # Before all have told who they are, nobody can be named.
+        self.peers: list[Peer] = []
+        self.beside = Beside(self.rank, [])
+        self.peers = self.everyone(Peer.of_this_process(self.rank))
+        self.beside = Beside(self.rank, self.peers)
 
     @property
     def backend(self) -> str:
@@ -192,32 +166,10 @@ class Ranks:
                 "give --dataroot on a disk that all see, or copy it whole."
             )
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Leave the process, with a message, when a rank on this machine dies during the block."""
-        over = threading.Event()
-        thread = threading.Thread(target=self._watch, args=(over,), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
     def wait_for_all(self) -> None:
         """Wait until every rank has come here."""
         with self._talking():
             dist.barrier(self._host_group)
-
-    def _watch(self, over: threading.Event) -> None:
-        since: float | None = None
-        while not over.wait(_LOOK_EVERY):
-            dead = [peer for peer in self._beside if not _alive(peer)]
-            since = (since or time.monotonic()) if dead else None
-            if since is not None and time.monotonic() - since > _GRACE:
-                text = f"rank {self.rank} leaves: {dead[0]} has ended"
-                print(text, file=sys.stderr, flush=True)
-                os._exit(1)
 
     @contextmanager
     def _talking(self) -> Iterator[None]:
@@ -225,21 +177,12 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
+            gone = self.beside.missing() or "a rank has ended or does not answer"
+            said = str(error).partition(". ")[0]
             raise RankLostError(
-                f"{self._missing()}: the run cannot go on without it. Its own error, or the last "
+                f"{gone}: the run cannot go on without it ({said}). Its own error, or the last "
                 "lines of torchrun, say why. Start again with --resume."
             ) from error
-
-    def _missing(self) -> str:
-        # The launcher counts the first to end as the cause; let it see the one that really was.
-        until = time.monotonic() + _GRACE / 2
-        while time.monotonic() < until:
-            dead = [str(peer) for peer in self._beside if not _alive(peer)]
-            if dead:
-                time.sleep(1)
-                return f"{', '.join(dead)} has ended"
-            time.sleep(0.1)
-        return f"a rank has ended, or has not answered for {TIMEOUT.seconds} seconds"
 
 
 def first_does(ranks: Ranks | None, work: Callable[[], T]) -> T:
@@ -277,74 +220,6 @@ def agreed(
     raise RankLostError(
         f"{ranks.peers[verdict.failed]} ends the run, which is saved: {reasons[verdict.failed]}"
     )
-
-
-@contextmanager
-def join(device: str) -> Iterator[Ranks | None]:
-    """Join the other processes that torchrun started; they part at the end of the block.
-
-    A process group that the caller has made is used, and stays.
-
-    Args:
-        device: config's option. "auto" and "cuda" are the GPU of this rank's number on its machine.
-
-    Returns:
-        The ranks; None where there is one process alone.
-
-    Raises:
-        ValueError: a device that several ranks cannot have.
-        RankLostError: in the block, another rank has ended.
-    """
-    made = not (dist.is_available() and dist.is_initialized())
-    if made and not started_by_torchrun():
-        yield None
-        return
-    chosen = _device(device)
-    gpu = chosen.type == "cuda"
-    if gpu:
-        torch.cuda.set_device(chosen)
-    if made:
-        dist.init_process_group("nccl" if gpu else "gloo", timeout=TIMEOUT)
-    try:
-        ranks = Ranks(chosen)
-        with ranks.watched():
-            yield ranks
-            ranks.wait_for_all()
-    except BaseException:
-        # NCCL may wait for ever for a rank that has gone, and this process is leaving.
-        if made and not gpu:
-            dist.destroy_process_group()
-        raise
-    if made:
-        dist.destroy_process_group()
-
-
-def _device(name: str) -> torch.device:
-    device = resolve_device(name)
-    if device.type == "cpu":
-        return device
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    if device.index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError(
-            f"config: device must be auto, cuda or cpu under torchrun, got {name}: each rank takes "
-            "the GPU of its own number. Choose GPUs with CUDA_VISIBLE_DEVICES."
-        )
-    if local >= torch.cuda.device_count():
-        raise ValueError(
-            f"config: rank {os.environ.get('RANK', '0')} is number {local} on this machine, which "
-            f"has {torch.cuda.device_count()} GPUs. Start one rank for each GPU."
-        )
-    return torch.device("cuda", local)
-
-
-def _alive(peer: Peer) -> bool:
-    try:
-        os.kill(peer.pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _sendable(error: Exception | None) -> Exception | None:

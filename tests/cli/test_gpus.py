@@ -29,6 +29,7 @@ class Job:
                 [*COMMAND, *place, *TINY, "--evaluate", "0", *map(str, more)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
             )
         self.ranks = {}
@@ -86,10 +87,14 @@ def test_a_rank_that_dies_ends_the_job_with_its_name(domains, tmp_path, rank):
                 os.kill(pid, 0)
 
 
-def test_a_stop_is_saved_and_one_process_goes_on(domains, tmp_path, run):
+@pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
+def test_a_stop_is_saved_and_one_process_goes_on(domains, tmp_path, run, how):
     with Job(domains, tmp_path / "runs", "--n_epochs", 9999, "--lr_rule", "sqrt") as job:
         job.wait_for_steps()
-        job.process.send_signal(signal.SIGTERM)
+        if how == "SIGTERM":
+            job.process.send_signal(signal.SIGTERM)
+        else:
+            os.killpg(job.process.pid, signal.SIGINT)  # as a terminal does, to all its processes
         job.process.wait(timeout=60)
         said = job.said()
     for text in (

@@ -30,6 +30,7 @@ from cyclegan_fast.training import (
     Trainer,
     buckets,
     build,
+    joining,
     rank_state,
     ranks,
     train,
@@ -146,7 +147,7 @@ def steps(options, wrong=None, odd=False, draws=None, other_weights=False, of=2)
     """
     if wrong is not None:
         globals()[wrong]()
-    with ranks.join("cpu") as team:
+    with joining.join("cpu") as team:
         count, rank = (team.count, team.rank) if team else (1, 0)
         if team is None:
             options = {**options, "batch_size": options["batch_size"] * of}
@@ -231,7 +232,7 @@ def weights_of_its_own():
 
 def overflow_on_one_rank():
     """Let fp16 overflow on rank 1 in some steps; returns its scale, skipped steps and weights."""
-    with ranks.join("cpu") as team:
+    with joining.join("cpu") as team:
         config = toy.config(precision="fp16")
         trainer = Trainer(config, steps_per_epoch=4, ranks=team)
         data = part_of(toy.Data(), team.rank, team.count)

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from cyclegan_fast import draws
-from cyclegan_fast.training import TrainConfig, Trainer, buckets, ranks
+from cyclegan_fast.training import TrainConfig, Trainer, buckets, joining, ranks
 from cyclegan_fast.training.runtime import configured
 
 SIDE, STEPS = 16, 12
@@ -60,7 +60,7 @@ def test_one_rank_gives_the_bits_of_one_process(device, precision, tmp_path, mon
     place = f"file://{tmp_path}/rendezvous"
     dist.init_process_group(name, init_method=place, rank=0, world_size=1)
     try:
-        with ranks.join(device) as team:
+        with joining.join(device) as team:
             assert team is not None and (team.count, team.backend) == (1, name)
             found = train(device, precision, team)
     finally:

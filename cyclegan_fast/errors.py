@@ -62,3 +62,11 @@ class LossScaleError(CycleganFastError, ArithmeticError):
 
 class CheckpointError(CycleganFastError, RuntimeError):
     """A checkpoint could not be written, or what was found cannot be loaded."""
+
+
+class RanksDifferError(CycleganFastError, ValueError):
+    """Ranks of one run were started with other options or see other pictures than rank 0."""
+
+
+class RankLostError(CycleganFastError, RuntimeError):
+    """Another rank of the run has ended or does not answer; the run cannot go on without it."""

@@ -54,9 +54,11 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     from cyclegan_fast.cli.failures import guarded
 
+    # Under torchrun several processes write to one terminal.
+    rank = f", rank {os.environ['RANK']}" if "RANK" in os.environ else ""
     module = importlib.import_module(f"cyclegan_fast.cli.{first}")
     try:
-        status = guarded(f"{PROGRAM} {first}", module.main, arguments[1:])
+        status = guarded(f"{PROGRAM} {first}{rank}", module.main, arguments[1:])
         sys.stdout.flush()
         return status
     except BrokenPipeError:

@@ -127,7 +127,7 @@ def _device(ids: str, notes: list[str]) -> str:
     if first < 0:
         return "cpu"
     if len(numbers) > 1:
-        notes.append(f"one process uses one GPU: cuda:{first} of --gpu_ids {ids}")
+        notes.append(f"cuda:{first} of --gpu_ids {ids} is used; --gpus N trains on several")
     return f"cuda:{first}"
 
 

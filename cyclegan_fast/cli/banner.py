@@ -14,9 +14,12 @@ from cyclegan_fast.errors import printable, size_text
 from cyclegan_fast.training import walked
 from cyclegan_fast.training.memory import Footprint, available
 from cyclegan_fast.training.precision import describe
+from cyclegan_fast.training.schedule import for_ranks
 
 if TYPE_CHECKING:
     from cyclegan_fast.data.unpaired import UnpairedDataset
+    from cyclegan_fast.training.config import TrainConfig
+    from cyclegan_fast.training.ranks import Ranks
     from cyclegan_fast.training.reporter import RunInfo
     from cyclegan_fast.training.trainer import Trainer
 
@@ -57,6 +60,8 @@ def lines(
         f"plan     {info.total_steps:,} steps of {info.steps_per_epoch:,} an epoch, "
         f"lr {config.lr:g} {_decay(trainer, info)}",
     ]
+    if trainer.ranks is not None:
+        text.append(f"ranks    {_ranks(config, trainer.ranks)}")
     text += [f"chosen   {line}" for line in choices(trainer)]
     text.append(f"chosen   pictures {info.pictures}")
     there = available(trainer.device)
@@ -151,6 +156,15 @@ def choices(trainer: Trainer) -> list[str]:
         why = f": {reason}" if reason else ""
         chosen.append(f"kernels {name} for {', '.join(stems)}{why}")
     return chosen
+
+
+def _ranks(config: TrainConfig, ranks: Ranks) -> str:
+    size, rate = config.batch_size, for_ranks(config, ranks.count).lr
+    return (
+        f"{ranks.count} through {ranks.backend} · global batch {size * ranks.count} "
+        f"({size} × {ranks.count}) · lr_rule {config.lr_rule}: lr {rate:g} · "
+        f"a pool of {config.pool_size} pictures on each"
+    )
 
 
 def _passes(trainer: Trainer) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from cyclegan_fast.errors import DataError, printable, size_text
 from cyclegan_fast.io.pictures import write_bytes
 from cyclegan_fast.report.evaluation import domains, test_pictures
 from cyclegan_fast.training.config import TrainConfig
+from cyclegan_fast.training.joining import leads
 from cyclegan_fast.training.loop import train
 from cyclegan_fast.training.memory import predict
 from cyclegan_fast.training.reporter import RunInfo, RunResult
@@ -112,11 +113,14 @@ class Run:
         """Train until the end or a signal; returns how it ended.
 
         Raises:
-            DataError, CheckpointError, NonFiniteError, LossScaleError: see `training.loop.train`.
+            DataError, CheckpointError, NonFiniteError, LossScaleError, RanksDifferError,
+            RankLostError: see `training.loop.train`.
         """
         if Path(self.config.checkpoints_dir).is_file():
             raise UsageError(f"--checkpoints_dir {self.config.checkpoints_dir} is a file")
         self.data = training_pictures(self.config)
+        if not leads():
+            return train(self.config, self.data)
         samples, self._samples_from = sample_pictures(self.config)
         reporter = RunReporter(self._begin, domains(self.config, self.names))
         try:

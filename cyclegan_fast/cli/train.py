@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import sys
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ class TrainOptions:
     threads: int = 0
     """Threads of the CPU for computing; 0 for PyTorch's choice, all cores. Fewer are much faster
     where other programs keep the cores busy."""
+    gpus: int = 1
+    """GPUs of this machine to train on, with one process each; --batch_size is of each of them. For
+    several machines see docs/scaling.md."""
     plan: bool = False
     """Print what would be trained with and why, what memory and time it takes, and stop: nothing is
     written, a few steps are tried."""
@@ -50,9 +54,9 @@ def main(arguments: list[str]) -> int:
     config = dataclasses.replace(
         options.training, continue_train=options.training.continue_train or options.resume
     )
-    for name in ("evaluate", "threads"):
-        if (value := getattr(options, name)) < 0:
-            raise UsageError(f"--{name} must be 0 or more, got {value}")
+    for name, least in (("evaluate", 0), ("threads", 0), ("gpus", 1)):
+        if (value := getattr(options, name)) < least:
+            raise UsageError(f"--{name} must be {least} or more, got {value}")
     if options.print_config:
         from cyclegan_fast.cli.run import as_yaml
 
@@ -63,7 +67,18 @@ def main(arguments: list[str]) -> int:
             "--dataroot is missing: the folder that holds trainA/ and trainB/ with the pictures of "
             f"the two domains. Without pictures of your own, begin with: {PROGRAM} demo"
         )
-    return _train(config.validate(), options, notes)
+    config = config.validate()
+    if "RANK" in os.environ:
+        # torchrun prints, for the rank that failed first, what this decorator writes down.
+        from torch.distributed.elastic.multiprocessing.errors import record
+
+        status = record(_train)(config, options, notes)
+        return 0 if status is None else status
+    if options.gpus > 1 and not options.plan:
+        from cyclegan_fast.cli.launch import start
+
+        start(options.gpus, config.device, arguments)
+    return _train(config, options, notes)
 
 
 def read_options(arguments: list[str]) -> tuple[TrainOptions, list[str]]:
@@ -111,11 +126,13 @@ def _value(arguments: list[str], option: str) -> str | None:
     return found
 
 
-def resume_line(config: TrainConfig) -> str:
+def resume_line(config: TrainConfig, gpus: int = 1) -> str:
     """Return what to type to go on with a run."""
     words = [PROGRAM, "train", "--resume", "--name", config.name]
     if config.checkpoints_dir != TrainConfig.checkpoints_dir:
         words += ["--checkpoints_dir", config.checkpoints_dir]
+    if gpus > 1:
+        words += ["--gpus", str(gpus)]
     return shlex.join(words)
 
 
@@ -123,16 +140,20 @@ def _train(config: TrainConfig, options: TrainOptions, notes: list[str]) -> int:
     from cyclegan_fast.cli.finish import finish
     from cyclegan_fast.cli.plan import show
     from cyclegan_fast.cli.run import Run, cpu_threads
+    from cyclegan_fast.training.joining import leads
 
     with cpu_threads(options.threads):
         if options.plan:
-            show(config, notes)
+            if leads():
+                show(config, notes)
             return 0
         run = Run(config, notes, sys.argv)
         result = run.train()
+        if not leads():
+            return result.exit_code
         if result.finished:
             finish(run, result, options.evaluate)
             return 0
     print(f"stopped  at step {result.step:,} of {result.total_steps:,}; saved {result.saved}")
-    print(f"resume   {resume_line(config)}")
+    print(f"resume   {resume_line(config, options.gpus)}")
     return result.exit_code

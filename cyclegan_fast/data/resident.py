@@ -98,4 +98,5 @@ class ResidentPictures:
             for side, part in zip("AB", moved.chunk(2), strict=True)
         )
         paths = {side: [self._data.path(side, cut.picture) for cut in cuts[side]] for side in "AB"}
-        return Batch(A=a, B=b, A_paths=paths["A"], B_paths=paths["B"])
+        made = Batch(A=a, B=b, A_paths=paths["A"], B_paths=paths["B"])
+        return self._data.labelled(made, step, batch_size)

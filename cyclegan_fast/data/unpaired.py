@@ -10,12 +10,15 @@ epoch is smaller when the batch size does not divide the epoch.
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import logging
 import math
+import os
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
-from typing import Literal, NamedTuple, TypedDict
+from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from torch import Tensor
@@ -23,6 +26,7 @@ from torch import Tensor
 from cyclegan_fast import draws
 from cyclegan_fast.data.folders import scan
 from cyclegan_fast.data.images import MAX_PIXELS, WHITE
+from cyclegan_fast.data.parts import rows
 from cyclegan_fast.data.store import Budget, DataReport, PictureStore
 from cyclegan_fast.data.transforms import Preprocess, to_tensor
 from cyclegan_fast.errors import BadImageError, DataError, printable
@@ -36,13 +40,15 @@ _log = logging.getLogger("cyclegan_fast.data")
 class Batch(TypedDict):
     """One batch; A and B name the folders, whatever the direction of training.
 
-    A, B: float32 [N, C, H, W] in [-1, 1]. A_paths, B_paths: their N files.
+    A, B: float32 [N, C, H, W] in [-1, 1]. A_paths, B_paths: their N files. joined: in a part only,
+    how many of the N count, and the pictures of all parts together; see `parts.rows`.
     """
 
     A: Tensor
     B: Tensor
     A_paths: list[str]
     B_paths: list[str]
+    joined: NotRequired[tuple[int, int]]
 
 
 class Cut(NamedTuple):
@@ -145,6 +151,7 @@ class UnpairedDataset:
         self._lost: dict[str, BadImageError] = {}
         self._lock = Lock()
         self._order = lru_cache(maxsize=2)(partial(_order, seed, len(self)))
+        self._rank, self._ranks = 0, 1
 
     def __len__(self) -> int:
         """Samples per epoch: the number of pictures of the larger domain."""
@@ -159,7 +166,28 @@ class UnpairedDataset:
         """Returns the number of batches in an epoch, the smaller last one included."""
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
-        return math.ceil(len(self) / batch_size)
+        return math.ceil(len(self) / (batch_size * self._ranks))
+
+    def part(self, rank: int, count: int) -> UnpairedDataset:
+        """Returns what one of several ranks trains on: its slice of each joined batch.
+
+        Args:
+            rank: in [0, count).
+            count: ranks; their batches of N are those of N * count in one process.
+        """
+        shared = copy.copy(self)  # pictures, and the report on them, are held once
+        shared._rank, shared._ranks = rank, count
+        return shared
+
+    def inventory(self) -> dict[str, str]:
+        """Returns what each folder holds, names and sizes of its files in order, in a few words."""
+        found = {}
+        for side, store in self._stores.items():
+            digest = hashlib.sha256()
+            for path in store.paths:
+                digest.update(f"{os.path.basename(path)}\0{os.path.getsize(path)}\0".encode())
+            found[f"folder {side}"] = f"{len(store)} pictures, digest {digest.hexdigest()[:12]}"
+        return found
 
     def batch(self, step: int, batch_size: int = 1) -> Batch:
         """Returns the batch of a step, counted from the start of the run over all epochs.
@@ -180,7 +208,15 @@ class UnpairedDataset:
                 pictures[side].append(self.preprocess.crop_and_flip(pixels, place, mirror))
                 paths[side].append(path)
         a, b = (_stack(pictures[side], paths[side]) for side in "AB")
-        return Batch(A=a, B=b, A_paths=paths["A"], B_paths=paths["B"])
+        made = Batch(A=a, B=b, A_paths=paths["A"], B_paths=paths["B"])
+        return self.labelled(made, step, batch_size)
+
+    def labelled(self, batch: Batch, step: int, batch_size: int) -> Batch:
+        """Returns a batch of a step with what a part of it says of the whole."""
+        if self._ranks > 1:
+            total = len(self._joined(step, batch_size)[1])
+            batch["joined"] = rows(total, self._rank, self._ranks)[1], total
+        return batch
 
     def cuts(self, step: int, batch_size: int) -> dict[str, list[Cut]]:
         """Returns what the batch of a step takes of which picture, by domain."""
@@ -216,10 +252,11 @@ class UnpairedDataset:
         """Lists (number of the sample in the run, index of A, index of B)."""
         if step < 0:
             raise ValueError(f"step must be 0 or more, got {step}")
-        epoch, within = divmod(step, self.steps_per_epoch(batch_size))
+        epoch, places = self._joined(step, batch_size)
         size_a, size_b = len(self._stores["A"]), len(self._stores["B"])
         samples = []
-        for place in range(within * batch_size, min((within + 1) * batch_size, len(self))):
+        taken, _ = rows(len(places), self._rank, self._ranks)
+        for place in places[taken.start : taken.stop]:
             number = epoch * len(self) + place
             if self._in_order:
                 samples.append((number, place % size_a, place % size_b))
@@ -227,6 +264,12 @@ class UnpairedDataset:
                 index_b = draws.integers(self.seed, "pair", number, 1, size_b)[0]
                 samples.append((number, int(self._order(epoch)[place]) % size_a, int(index_b)))
         return samples
+
+    def _joined(self, step: int, batch_size: int) -> tuple[int, range]:
+        """Returns the epoch of a step, and the places in it of the batch of all ranks."""
+        epoch, within = divmod(step, self.steps_per_epoch(batch_size))
+        size = batch_size * self._ranks
+        return epoch, range(within * size, min((within + 1) * size, len(self)))
 
     def _picture(self, side: str, index: int) -> tuple[np.ndarray, str]:
         store = self._stores[side]

@@ -56,10 +56,15 @@ class Loaded:
     path: Path
     extra: dict[str, Any]  # what the caller gave to `save`
     notes: list[str] = field(default_factory=list)  # what the user should know, a line each
+    state: Mapping[str, Any] = field(default_factory=dict, repr=False)  # for the other ranks
 
 
 def save(
-    run_dir: Path, trainer: Trainer, keep: Keep | None = None, extra: Mapping[str, Any] = {}
+    run_dir: Path,
+    trainer: Trainer,
+    keep: Keep | None = None,
+    extra: Mapping[str, Any] = {},
+    state: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a trainer's state, durably, and remove saves no longer kept.
 
@@ -68,6 +73,7 @@ def save(
         trainer: at the end of a step.
         keep: which older saves to keep; the default keeps two.
         extra: plain values to hand back at `load_latest`.
+        state: of `rank_state.collect`; None for the trainer's own.
 
     Returns:
         The new folder.
@@ -81,7 +87,8 @@ def save(
     trainer.check_finite()
     run_dir = Path(run_dir)
     name = f"{_STEP}{trainer.step_count:08d}"
-    _write(run_dir / name, _files(trainer, extra, with_run=True), {"step": trainer.step_count})
+    files = _files(trainer, extra, state or trainer.state_dict(), with_run=True)
+    _write(run_dir / name, files, {"step": trainer.step_count})
     try:
         durable.replace_file(run_dir / _LATEST, f"{name}\n".encode())
         _prune(run_dir, trainer.step_count, keep or Keep())
@@ -110,7 +117,8 @@ def save_weights(run_dir: Path, trainer: Trainer, epoch: int, upstream: bool = F
     trainer.check_finite()
     run_dir = Path(run_dir)
     path = run_dir / f"{_EPOCH}{epoch:04d}"
-    _write(path, _files(trainer, {}, with_run=False), {"epoch": epoch})
+    files = _files(trainer, {}, trainer.state_dict(), with_run=False)
+    _write(path, files, {"epoch": epoch})
     if upstream:
         for label in (str(epoch), _LATEST):
             _write_upstream(run_dir, trainer, label)
@@ -200,19 +208,22 @@ def _load(
         for name, data in files.items()
         if name != _STATE
     }
+    saved = {"tensors": tensors, "values": state["values"]}
     try:
-        trainer.load_state_dict({"tensors": tensors, "values": state["values"]})
+        trainer.load_state_dict(saved)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     notes = list(damaged)
     if damaged:
         notes.append(f"going on from {path.name}, {newest - step} steps before the newest save")
     notes += resume_notes.differences(state, trainer)
-    return Loaded(step, path, state["extra"], notes)
+    notes += resume_notes.dealt(state["values"].get("ranks", 1), tensors["pools"], trainer)
+    return Loaded(step, path, state["extra"], notes, saved)
 
 
-def _files(trainer: Trainer, extra: Mapping[str, Any], with_run: bool) -> dict[str, bytes]:
-    collected = trainer.state_dict()
+def _files(
+    trainer: Trainer, extra: Mapping[str, Any], collected: Mapping[str, Any], with_run: bool
+) -> dict[str, bytes]:
     files = {
         f"{part}.safetensors": _serialise(tensors)
         for part, tensors in collected["tensors"].items()

@@ -18,6 +18,7 @@ InitType = Literal["normal", "xavier", "kaiming", "orthogonal"]
 GanMode = Literal["lsgan", "vanilla", "wgangp"]
 LrPolicy = Literal["linear", "step", "plateau", "cosine"]
 LrEra = Literal["2025", "2020"]
+LrRule = Literal["none", "linear", "sqrt"]
 Direction = Literal["AtoB", "BtoA"]
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
@@ -75,7 +76,7 @@ class TrainConfig:
     num_threads: int = 4
     """Threads that read pictures ahead."""
     batch_size: int = 1
-    """Pictures of each domain per step."""
+    """Pictures of each domain per step, on each GPU."""
     load_size: int = 286
     """Scale pictures to this size."""
     crop_size: int = 256
@@ -105,6 +106,8 @@ class TrainConfig:
     """For lr_policy step: epochs between two steps."""
     lr_era: LrEra = "2025"
     """Upstream stepped its schedule before each epoch until 2024, and after it since 2025."""
+    lr_rule: LrRule = "none"
+    """On several GPUs, what the learning rate is multiplied by: nothing, their number, its root."""
     gan_mode: GanMode = "lsgan"
     """Adversarial loss; wgangp has no gradient penalty, as upstream's CycleGAN has none."""
     pool_size: int = 50
@@ -138,7 +141,7 @@ class TrainConfig:
     """Go on from the newest good save in the run's folder."""
 
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda or cuda:N; on several GPUs each process takes its own."""
     precision: PrecisionName = "auto"
     """auto: bf16 on a GPU that has it, fp16 with loss scaling on others, fp32 on a CPU."""
     tf32: bool = True

@@ -8,17 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from cyclegan_fast.fusion.half_weights import HalfWeights
 from cyclegan_fast.training.arrangement import Arrangement
+from cyclegan_fast.training.buckets import Buckets
 from cyclegan_fast.training.networks import Networks
 from cyclegan_fast.training.optimizer import Adam
 from cyclegan_fast.training.passes import Weights
 from cyclegan_fast.training.pool import Decision, ImagePool, RaggedPool
 from cyclegan_fast.training.precision import Precision
+from cyclegan_fast.training.ranks import Ranks
 from cyclegan_fast.training.scaler import LossScaler
-from cyclegan_fast.training.stats import LossRecord
+from cyclegan_fast.training.stats import LOSS_NAMES, LossRecord
 
 
 class Decisions(NamedTuple):
@@ -46,6 +49,8 @@ class Engine:
     arrangement: Arrangement
     scaler: LossScaler | None
     record: LossRecord
+    ranks: Ranks | None  # of a run on several GPUs
+    buckets: dict[Adam, Buckets]  # of each optimizer's gradients; none where ranks is None
 
     @contextmanager
     def arithmetic(self) -> Iterator[None]:
@@ -58,9 +63,22 @@ class Engine:
                     yield
 
     def update(self, optimizer: Adam) -> list[Tensor]:
-        """Take one step on gradients that fp16's loss scale has multiplied; return overflows."""
+        """Take one step on gradients that fp16's loss scale has multiplied; return overflows.
+
+        All ranks step alike: they have one mean of the gradients, and an overflow is in it.
+        """
+        if optimizer in self.buckets:
+            self.buckets[optimizer].average()
         overflows = [] if self.scaler is None else [self.scaler.unscale(optimizer)]
         optimizer.step()
         if self.halves is not None:
             self.halves.written(optimizer.halves)
         return overflows
+
+    def joined(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the means of losses over the ranks, which is what the joined batch's would be."""
+        if self.ranks is None:
+            return losses
+        values = torch.stack([losses[name] for name in LOSS_NAMES])
+        self.ranks.begin_mean(values)()
+        return dict(zip(LOSS_NAMES, values.unbind(), strict=True))

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from cyclegan_fast.errors import CheckpointError
 from cyclegan_fast.training.config import TrainConfig
+from cyclegan_fast.training.rank_state import own_pools, pooled
 from cyclegan_fast.training.runtime import fingerprint
 
 if TYPE_CHECKING:
@@ -57,7 +60,8 @@ def differences(state: Mapping[str, Any], trainer: Trainer) -> list[str]:
     if state["steps_per_epoch"] != trainer.steps_per_epoch:
         notes.append(
             f"an epoch had {state['steps_per_epoch']} steps and now has "
-            f"{trainer.steps_per_epoch}: the data changed, and the epoch is counted anew"
+            f"{trainer.steps_per_epoch}: the data changed, or the pictures of a step on all ranks, "
+            "and the epoch is counted anew"
         )
     here, there = fingerprint(trainer.device), state["fingerprint"]
     moved = [
@@ -70,6 +74,21 @@ def differences(state: Mapping[str, Any], trainer: Trainer) -> list[str]:
     if moved:
         notes.append(f"not bit-exact with the run before, because of: {', '.join(moved)}")
     return notes
+
+
+def dealt(saved: int, pools: Mapping[str, Tensor], trainer: Trainer) -> list[str]:
+    """Return a line on the pools of a save made by another number of ranks, or nothing."""
+    count = trainer.ranks.count if trainer.ranks else 1
+    if saved == count:
+        return []
+    held, kept = pooled(pools), 0
+    for rank in range(count):
+        kept += pooled(own_pools(pools, saved, rank, count, trainer.config.pool_size))
+    left = f", {held - kept} did not fit" if kept < held else ""
+    return [
+        f"the save is of {saved} rank{'s' * (saved > 1)}, and the run goes on with {count}: "
+        f"{kept} of {held} pooled pictures were dealt out anew{left}"
+    ]
 
 
 def _option(name: str, value: Any) -> str:

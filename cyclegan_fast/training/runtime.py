@@ -11,27 +11,28 @@ from typing import Any
 
 import torch
 
-from cyclegan_fast import backend
+from cyclegan_fast import backend, draws
 from cyclegan_fast._version import __version__
 from cyclegan_fast.training.config import TrainConfig
 from cyclegan_fast.training.precision import resolve_device
 
 
 @contextmanager
-def configured(config: TrainConfig) -> Iterator[None]:
+def configured(config: TrainConfig, rank: int = 0) -> Iterator[None]:
     """Seed dropout, choose back end, TF32, cuDNN's search and deterministic algorithms.
 
     Everything is as before after the block, but for PyTorch's generators, which have moved on.
 
     Args:
         config: seed, backend, tf32, deterministic, preprocess and device.
+        rank: of this process; each has dropout of its own.
     """
     device = resolve_device(config.device)
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32)
     algorithms = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.manual_seed(config.seed)
+    torch.manual_seed(dropout_seed(config.seed, rank))
     # A search per size costs more than it brings when every picture has its own size.
     varying = config.preprocess in ("scale_width", "none")
     cudnn.benchmark = not varying and not config.deterministic
@@ -50,6 +51,13 @@ def configured(config: TrainConfig) -> Iterator[None]:
     finally:
         cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = before
         torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
+
+
+def dropout_seed(seed: int, rank: int, step: int = 0) -> int:
+    """Return what to seed a rank's generators with; rank 0 begins with the seed itself."""
+    if rank == 0 and step == 0:
+        return seed
+    return int(draws.integers(seed, f"dropout/{rank}", step, 1, 2**32)[0])
 
 
 def fingerprint(device: torch.device) -> dict[str, Any]:

@@ -8,6 +8,7 @@ at k = e: epoch 100 already decayed and epoch 200 trained at a rate of 0.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -16,6 +17,12 @@ from cyclegan_fast.training.config import TrainConfig
 _STEP_GAMMA = 0.1
 # torch.optim.lr_scheduler.ReduceLROnPlateau as upstream configures it; the last is torch's default.
 _PLATEAU_FACTOR, _PLATEAU_THRESHOLD, _PLATEAU_PATIENCE, _PLATEAU_SMALLEST = 0.2, 0.01, 5, 1e-8
+
+
+def for_ranks(config: TrainConfig, ranks: int) -> TrainConfig:
+    """Return options whose learning rate follows lr_rule: times the ranks, or their root, or 1."""
+    factor = {"none": 1.0, "linear": float(ranks), "sqrt": math.sqrt(ranks)}[config.lr_rule]
+    return dataclasses.replace(config, lr=config.lr * factor)
 
 
 class Schedule:

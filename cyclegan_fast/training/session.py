@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cyclegan_fast.errors import CheckpointError
-from cyclegan_fast.training import checkpoint
+from cyclegan_fast.training import checkpoint, rank_state
 from cyclegan_fast.training.metrics_log import FILE_NAME, MetricsLog
+from cyclegan_fast.training.ranks import first_does
 from cyclegan_fast.training.reporter import Reporter, StepStats
 from cyclegan_fast.training.trainer import Trainer
 
@@ -50,6 +52,7 @@ class Session:
 
     Args:
         trainer: fresh; with config.continue_train it is put where the newest good save left off.
+            Of several ranks, all have a session; rank 0's alone touches the folder.
         reporter: is told.
         total: steps of the whole run.
 
@@ -68,17 +71,29 @@ class Session:
         self.clock = Clock()
         self.notes: list[str] = []
         self.saved: Path | None = None
-        self._trainer, self._reporter = trainer, reporter
+        self._trainer, self._reporter, self._ranks = trainer, reporter, trainer.ranks
         self._run_dir = config.run_dir
         self._keep = checkpoint.Keep(
             config.keep_last, 1 if config.save_by_iter else config.keep_every
         )
         self._failures = 0
-        self._log = self._open_log(self._resume())
+        self._log: MetricsLog | None = None  # of rank 0
+        loaded = first_does(self._ranks, self._begin)
+        if loaded is not None and self._log is None:
+            trainer.load_state_dict(loaded.state)
         self._saved_step = trainer.step_count
         self.clock.restart(trainer.images)
 
-    def _resume(self) -> int:
+    def _begin(self) -> checkpoint.Loaded | None:
+        """Take over the run's folder; return the save that the run goes on from."""
+        loaded = self._resume()
+        if loaded is not None:
+            self.saved = loaded.path
+            self.notes += loaded.notes
+        self._log = self._open_log(loaded.extra.get("log_bytes", 0) if loaded else 0)
+        return loaded
+
+    def _resume(self) -> checkpoint.Loaded | None:
         run_dir = self._run_dir
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
@@ -95,14 +110,11 @@ class Session:
                     f"{run_dir} holds a run of {found[0][0]} steps. Use --continue_train to go on "
                     "with it, or another --name for a new one."
                 )
-            return 0
+            return None
         loaded = checkpoint.load_latest(run_dir, self._trainer)
         if loaded is None:
             self.notes.append(f"{run_dir} holds no save: the run begins at step 0")
-            return 0
-        self.saved = loaded.path
-        self.notes += loaded.notes
-        return loaded.extra.get("log_bytes", 0)
+        return loaded
 
     def _open_log(self, size: int) -> MetricsLog:
         path = self._run_dir / FILE_NAME
@@ -130,6 +142,7 @@ class Session:
         self.clock.restart(trainer.images)
         step = trainer.step_count
         remaining = (self.total - step) * trainer.config.batch_size
+        remaining *= self._ranks.count if self._ranks else 1
         stats = StepStats(
             step=step,
             total_steps=self.total,
@@ -144,7 +157,8 @@ class Session:
         )
         self._reporter.on_step(stats)
         try:
-            self._log.write(stats)
+            if self._log is not None:
+                self._log.write(stats)
         except OSError as error:
             self._reporter.on_message(f"cannot write {FILE_NAME}: {error.strerror}; kept for later")
         if self._failures:
@@ -176,13 +190,20 @@ class Session:
         if trainer.step_count == self._saved_step:
             return
         began = time.perf_counter()
-        try:
-            extra = {"log_bytes": self._log.sync()}
-        except OSError as error:
-            raise CheckpointError(f"cannot write {self._log.path}: {error.strerror}.") from error
-        self.saved = checkpoint.save(self._run_dir, trainer, self._keep, extra)
+        state = rank_state.collect(trainer)
+        self.saved = first_does(self._ranks, lambda: self._write(state))
         self._saved_step, self._failures = trainer.step_count, 0
         self._reporter.on_save(self.saved, trainer.step_count, time.perf_counter() - began)
+
+    def _write(self, state: Mapping[str, Any]) -> Path:
+        extra = {}
+        if self._log is not None:
+            try:
+                extra["log_bytes"] = self._log.sync()
+            except OSError as error:
+                path = self._log.path
+                raise CheckpointError(f"cannot write {path}: {error.strerror}.") from error
+        return checkpoint.save(self._run_dir, self._trainer, self._keep, extra, state)
 
     def save_weights(self, epoch: int) -> None:
         """Write the lasting copy of an epoch; a disk that refuses is reported.
@@ -193,7 +214,10 @@ class Session:
         trainer, upstream = self._trainer, self._trainer.config.save_format == "both"
         began = time.perf_counter()
         try:
-            path = checkpoint.save_weights(self._run_dir, trainer, epoch, upstream)
+            path = first_does(
+                self._ranks,
+                lambda: checkpoint.save_weights(self._run_dir, trainer, epoch, upstream),
+            )
         except CheckpointError as error:
             self._reporter.on_message(f"{error} Training goes on without this copy.")
             return

@@ -23,14 +23,20 @@ class StopRequested(Exception):  # noqa: N818 - a request, not an error
 class StopSignals:
     """Notes the first signal; a second Ctrl-C ends the process at once, as without this.
 
+    Not so under torchrun: there a single Ctrl-C comes twice, from the terminal and from torchrun.
+
     Handlers are set in the block and put back after it. Outside the main thread, where Python
     allows none, the block does nothing.
+
+    Args:
+        hurry: whether a second Ctrl-C ends the process.
 
     Attributes:
         received: number of the signal, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hurry: bool = True) -> None:
+        self._hurry = hurry
         self.received: int | None = None
         self._waiting = False
         self._before: dict[int, Any] = {}
@@ -64,7 +70,7 @@ class StopSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received = number
-        if number == signal.SIGINT:
+        if number == signal.SIGINT and self._hurry:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if self._waiting:
             self._waiting = False

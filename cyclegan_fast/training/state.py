@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.errors import CheckpointError
+from cyclegan_fast.training import rank_state
+from cyclegan_fast.training.runtime import dropout_seed
 
 if TYPE_CHECKING:
     from cyclegan_fast.training.trainer import Trainer
@@ -58,7 +60,7 @@ def restore(trainer: Trainer, saved: Mapping[str, Any]) -> None:
 
     Args:
         trainer: with networks of the same shapes.
-        saved: of `collect`, tensors on any device.
+        saved: of `collect`, or of `rank_state.collect`, tensors on any device.
 
     Raises:
         CheckpointError: a tensor is missing, unknown or of another shape.
@@ -67,8 +69,12 @@ def restore(trainer: Trainer, saved: Mapping[str, Any]) -> None:
     tensors, values = saved["tensors"], saved["values"]
     _check(collect(trainer)["tensors"], tensors)
     engine = trainer.engine
+    rank, count = (trainer.ranks.rank, trainer.ranks.count) if trainer.ranks else (0, 1)
+    pools = rank_state.own_pools(
+        tensors["pools"], values.get("ranks", 1), rank, count, trainer.config.pool_size
+    )
     for name, pool in _pools(trainer):
-        pool.load_state_dict(_part(tensors["pools"], name), trainer.device)
+        pool.load_state_dict(_part(pools, name), trainer.device)
     for name, net in _weights(trainer):
         net.load_state_dict(tensors[name])
     for name, optimizer in _optimizers(trainer):
@@ -78,9 +84,13 @@ def restore(trainer: Trainer, saved: Mapping[str, Any]) -> None:
         engine.scaler.load_state_dict(_part(tensors["run"], "scaler"))
     trainer.schedule.load_state_dict(values["schedule"])
     trainer.step_count, trainer.images = values["step"], values["images"]
-    torch.set_rng_state(tensors["run"]["generator/cpu"].cpu())
-    if trainer.device.type == "cuda" and "generator/cuda" in tensors["run"]:
-        torch.cuda.set_rng_state(tensors["run"]["generator/cuda"].cpu(), trainer.device)
+    generators = rank_state.own_generators(tensors["run"], rank)
+    if not generators:
+        torch.manual_seed(dropout_seed(trainer.config.seed, rank, trainer.step_count))
+        return
+    torch.set_rng_state(generators["cpu"].cpu())
+    if trainer.device.type == "cuda" and "cuda" in generators:
+        torch.cuda.set_rng_state(generators["cuda"].cpu(), trainer.device)
 
 
 def _check(ours: Mapping[str, Mapping[str, Tensor]], saved: Mapping[str, Any]) -> None:

@@ -58,7 +58,7 @@ def run(engine: Engine, batch: Batch, decisions: Decisions) -> dict[str, Tensor]
     if engine.averages is not None:
         for net, mean in zip(engine.networks.generators, engine.averages, strict=True):
             average(net, mean, engine.ema)
-    losses = {name: losses[name].detach() for name in LOSS_NAMES}
+    losses = engine.joined({name: losses[name].detach() for name in LOSS_NAMES})
     engine.record.observe(losses, skipped)
     return losses
 

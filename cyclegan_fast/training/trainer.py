@@ -22,6 +22,7 @@ from cyclegan_fast.training.arrangement import (
     resolve_merge,
     resolve_pair,
 )
+from cyclegan_fast.training.buckets import Buckets
 from cyclegan_fast.training.config import TrainConfig
 from cyclegan_fast.training.engine import Decisions, Engine
 from cyclegan_fast.training.networks import Networks, build
@@ -32,8 +33,9 @@ from cyclegan_fast.training.precision import (
     resolve_layout,
     resolve_precision,
 )
+from cyclegan_fast.training.ranks import Ranks
 from cyclegan_fast.training.scaler import LossScaler
-from cyclegan_fast.training.schedule import Schedule
+from cyclegan_fast.training.schedule import Schedule, for_ranks
 from cyclegan_fast.training.stats import LossRecord
 from cyclegan_fast.training.step import run
 
@@ -53,6 +55,8 @@ class Trainer:
         networks: the four networks, or None to build them from the options. They are moved to the
             device and, unless config.accelerate is off, accelerated, in place.
         steps_per_epoch: steps after which an epoch ends; None for no end: the learning rate stays.
+        ranks: the processes that train together, each with a batch of its own; all of them make
+            their trainer, and get rank 0's weights. None for one process.
 
     Raises:
         ValueError: an option that cannot be trained with.
@@ -64,16 +68,19 @@ class Trainer:
         networks: Networks | None = None,
         *,
         steps_per_epoch: int | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.config = config.validate()
-        self.device = resolve_device(config.device)
+        self.ranks = ranks
+        self.device = resolve_device(config.device) if ranks is None else ranks.device
         self.precision = resolve_precision(config.precision, self.device)
         self.memory_format = resolve_layout(config.memory_format, self.precision, config.accelerate)
         self.steps_per_epoch = steps_per_epoch
         self.step_count = 0
-        self.images = 0  # of each domain, seen in training
-        self.schedule = Schedule(config)
-        self._lr = config.lr
+        self.images = 0  # of each domain, seen in training by all ranks
+        rated = for_ranks(config, ranks.count if ranks else 1)
+        self.schedule = Schedule(rated)
+        self._lr = rated.lr
         self.engine = self._engine(networks if networks is not None else build(config))
         walked.check_checkpoint(self.engine)
         self._run = self._runner()
@@ -82,18 +89,23 @@ class Trainer:
         config = self.config
         for _, net in networks.items():
             self._prepare(net)
+        self._share(networks)
         averages = None
         if config.ema:
             averages = (self._copy(networks.G_A), self._copy(networks.G_B))
             for mean in averages:
                 mean.requires_grad_(False)
         halves = self._halves(networks)
+        optimizer_G, optimizer_D = (
+            Adam(networks.parameters(*names), self._lr, config.beta1, halves)
+            for names in (("G_A", "G_B"), ("D_A", "D_B"))
+        )
         return Engine(
             networks=networks,
             averages=averages,
             ema=config.ema,
-            optimizer_G=Adam(networks.parameters("G_A", "G_B"), config.lr, config.beta1, halves),
-            optimizer_D=Adam(networks.parameters("D_A", "D_B"), config.lr, config.beta1, halves),
+            optimizer_G=optimizer_G,
+            optimizer_D=optimizer_D,
             pool_A=self._pool(),
             pool_B=self._pool(),
             weights=Weights.of(config, networks.dtype, self.device),
@@ -103,7 +115,26 @@ class Trainer:
             arrangement=self._arrangement(networks),
             scaler=LossScaler(self.device) if self.precision.scaled else None,
             record=LossRecord(self.device),
+            ranks=self.ranks,
+            buckets={
+                optimizer: Buckets(self.ranks, optimizer.parameters)
+                for optimizer in (optimizer_G, optimizer_D)
+                if self.ranks is not None
+            },
         )
+
+    def _share(self, networks: Networks) -> None:
+        if self.ranks is None:
+            return
+        nets = [net for _, net in networks.items()]
+        if self.ranks.count > 1 and any(True for net in nets for _ in net.buffers()):
+            raise ValueError(
+                "config: norm must be instance or none with several ranks, got "
+                f"{self.config.norm}: batch norm, and whatever else keeps a buffer, would see the "
+                "pictures of one rank alone, and each rank would keep another one. Use --norm "
+                "instance, or one process."
+            )
+        self.ranks.copy_from_first([p.detach() for net in nets for p in net.parameters()])
 
     def _halves(self, networks: Networks) -> dict[nn.Parameter, Tensor]:
         """Return 16-bit copies of what convolutions in plans read; none in full precision."""
@@ -179,9 +210,11 @@ class Trainer:
     def draws(self, n: int) -> StepDraws:
         """Return the next step's draws for a batch of n, a function of seed and step."""
         size, seed, step = self.config.pool_size, self.config.seed, self.step_count
+        # Each rank has a pool, and draws of its own: equal ones would not be independent.
+        rank = f"/{self.ranks.rank}" if self.ranks and self.ranks.rank else ""
         return StepDraws(
-            pool.draw(seed, "pool/fake_A", step, n, size),
-            pool.draw(seed, "pool/fake_B", step, n, size),
+            pool.draw(seed, f"pool/fake_A{rank}", step, n, size),
+            pool.draw(seed, f"pool/fake_B{rank}", step, n, size),
         )
 
     def step(self, batch: Mapping[str, Any], draws: StepDraws | None = None) -> dict[str, Tensor]:
@@ -189,13 +222,14 @@ class Trainer:
 
         Args:
             batch: "A" [N, input_nc, H, W] and "B" [N, output_nc, H, W], floating-point in
-                [-1, 1], on any device; other entries are ignored. With direction BtoA, "B" is
-                translated from.
+                [-1, 1], on any device. With direction BtoA, "B" is translated from. "joined", of a
+                rank's part: how many of its N count, and the pictures of all ranks; without it all
+                ranks have N. Other entries are ignored.
             draws: of this step; None for those of the seed.
 
         Returns:
-            D_A, G_A, cycle_A, idt_A, D_B, G_B, cycle_B, idt_B: 0-d tensors, weighted. Nothing has
-            waited for the device; reading one does.
+            D_A, G_A, cycle_A, idt_A, D_B, G_B, cycle_B, idt_B: 0-d tensors, weighted, of the joined
+            batch of all ranks. Nothing has waited for the device; reading one does.
 
         Raises:
             ValueError: pictures that the networks or pools cannot take.
@@ -207,9 +241,13 @@ class Trainer:
             self.engine.pool_A.decide(chance.fake_A, self.device),
             self.engine.pool_B.decide(chance.fake_B, self.device),
         )
+        total = len(pictures.real_A)
+        if self.ranks is not None:
+            counted, total = batch.get("joined", (total, total * self.ranks.count))
+            self.ranks.weigh(counted / total)
         losses = self._run(pictures, decisions)
         self.step_count += 1
-        self.images += len(pictures.real_A)
+        self.images += total
         return losses
 
     def _begin_step(self) -> None:
@@ -306,6 +344,10 @@ class Trainer:
                 "stops here, and the saves from before stay as they are. Lower --lr or use "
                 "--precision fp32."
             )
+
+    def release_graph(self) -> None:
+        """Let go of a captured step: NCCL cannot end before the graphs that hold its calls."""
+        self._run = functools.partial(run, self.engine)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything the run's future depends on; see `state.collect`."""

@@ -185,6 +185,8 @@ def walked(
         *gradients.rec_A,
     )
     aside.join(from_D_B, from_back_A)
+    # Several ranks put means in the gradients' place; their memory is not to be used again so soon.
+    held = [parameter.grad for parameter in engine.optimizer_D.parameters]
     with aside.meanwhile():  # the generators' backward asks nothing of the discriminators any more
         overflow_D = engine.update(engine.optimizer_D)
     of_fake_B = walks.unfinished(from_D_A + from_back_A, fake_B)
@@ -198,6 +200,7 @@ def walked(
     aside.join()
     overflow_G = engine.update(engine.optimizer_G)
     aside.finish()
+    del held
     return losses, overflow_G + overflow_D
 
 

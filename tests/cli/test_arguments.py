@@ -76,7 +76,7 @@ def test_hyphens_equals_signs_and_the_last_word():
     config("--gpu_ids=1", device="cuda:1")
     assert modern(["--gpu_ids", "0,1"]) == (
         ["--device", "cuda:0"],
-        ["one process uses one GPU: cuda:0 of --gpu_ids 0,1"],
+        ["cuda:0 of --gpu_ids 0,1 is used; --gpus N trains on several"],
     )
     assert modern(["-o", "x", "--", "--loadSize"])[0][:2] == ["-o", "x"]
 

@@ -119,7 +119,11 @@ def predict(trainer: Trainer, pictures: int = 0, **changes: Any) -> Footprint | 
             double.step(pictures_like(double.config, torch.empty))
     standing = _standing(double.engine)
     step = live.peak - sum(standing.values())
-    return Footprint({**standing, "pictures": pictures} if pictures else standing, step)
+    if trainer.ranks is not None:  # where gradients meet those of the other ranks
+        standing["buckets"] = standing["weights"]
+    if pictures:
+        standing["pictures"] = pictures
+    return Footprint(standing, step)
 
 
 def pictures_like(config: TrainConfig, make: Callable[..., Tensor]) -> dict[str, Tensor]:

@@ -78,7 +78,8 @@ def train(
         if ranks is not None:
             ranks.compare(_facts(config, data, ranks))
             data = part_of(data, ranks.rank, ranks.count)
-        reporter = reporter if reporter and not (ranks and ranks.rank) else Reporter()
+        leads = ranks is None or ranks.rank == 0
+        reporter = reporter if reporter and leads else Reporter()
         started = epoch_started = time.perf_counter()
         steps_per_epoch = data.steps_per_epoch(config.batch_size)
         trainer = Trainer(config, steps_per_epoch=steps_per_epoch, ranks=ranks)
@@ -90,7 +91,7 @@ def train(
         )  # fmt: skip
         reporter.on_start(info)
         samples = samples or data.batch(0, config.batch_size)
-        if trainer.step_count == 0:
+        if trainer.step_count == 0 and leads:
             reporter.on_sample(0, trainer.sample(samples))
         signal: int | None = None
         while trainer.step_count < session.total:
@@ -108,7 +109,7 @@ def train(
             last = trainer.step_count == session.total
             if due(config.print_freq) or last:
                 session.report(epoch, losses)
-            if due(config.display_freq) or last:
+            if leads and (due(config.display_freq) or last):
                 reporter.on_sample(trainer.step_count, trainer.sample(samples))
             epoch_ends = trainer.step_count % steps_per_epoch == 0
             if epoch_ends:

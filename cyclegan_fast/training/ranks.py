@@ -8,14 +8,14 @@ on the host, through gloo, which notices at once when a process ends.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from cyclegan_fast.errors import CycleganFastError, RankLostError, RanksDifferError
 from cyclegan_fast.training.peers import Beside, Peer
@@ -188,6 +188,20 @@ class Ranks:
 def first_does(ranks: Ranks | None, work: Callable[[], T]) -> T:
     """Do something once in a run: here if there is one process, else as `Ranks.first_does`."""
     return work() if ranks is None else ranks.first_does(work)
+
+
+def refuse_buffers(networks: Iterable[nn.Module], norm: str) -> None:
+    """Raise unless networks keep nothing that ranks would each have another one of.
+
+    Raises:
+        ValueError: naming the option norm, which is what brings buffers.
+    """
+    if any(True for net in networks for _ in net.buffers()):
+        raise ValueError(
+            f"config: norm must be instance or none with several ranks, got {norm}: batch norm, "
+            "and whatever else keeps a buffer, would see the pictures of one rank alone, and each "
+            "rank would keep another one. Use --norm instance, or one process."
+        )
 
 
 def agreed(

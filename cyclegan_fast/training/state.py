@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cyclegan_fast.errors import CheckpointError
+from cyclegan_fast.errors import CheckpointError, NonFiniteError
 from cyclegan_fast.training import rank_state
 from cyclegan_fast.training.runtime import dropout_seed
 
@@ -91,6 +91,30 @@ def restore(trainer: Trainer, saved: Mapping[str, Any]) -> None:
     torch.set_rng_state(generators["cpu"].cpu())
     if trainer.device.type == "cuda" and "cuda" in generators:
         torch.cuda.set_rng_state(generators["cuda"].cpu(), trainer.device)
+
+
+def check_finite(trainer: Trainer) -> None:
+    """Raise unless every weight, moment and pooled picture is finite (one synchronisation).
+
+    Raises:
+        NonFiniteError: naming the first tensors that are not.
+    """
+    names, ends = [], []
+    for part, tensors in collect(trainer)["tensors"].items():
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and tensor.numel():
+                names.append(f"{part}: {name}")
+                # Least and greatest pass nan on, and read the tensor once; isfinite does not.
+                ends.append(torch.stack(tensor.detach().aminmax()).double().to(trainer.device))
+    finite = torch.stack(ends).isfinite().all(dim=1).tolist()
+    bad = [name for name, good in zip(names, finite, strict=True) if not good]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise NonFiniteError(
+            f"after step {trainer.step_count}: {', '.join(bad[:3])}{more} not finite. The run "
+            "stops here, and the saves from before stay as they are. Lower --lr or use "
+            "--precision fp32."
+        )
 
 
 def _check(ours: Mapping[str, Mapping[str, Tensor]], saved: Mapping[str, Any]) -> None:

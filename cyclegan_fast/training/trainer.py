@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_fast import fusion
-from cyclegan_fast.errors import NonFiniteError
 from cyclegan_fast.fusion.half_weights import HalfWeights
 from cyclegan_fast.training import graphs, pool, state, walked
 from cyclegan_fast.training.arrangement import (
@@ -33,7 +32,7 @@ from cyclegan_fast.training.precision import (
     resolve_layout,
     resolve_precision,
 )
-from cyclegan_fast.training.ranks import Ranks
+from cyclegan_fast.training.ranks import Ranks, refuse_buffers
 from cyclegan_fast.training.scaler import LossScaler
 from cyclegan_fast.training.schedule import Schedule, for_ranks
 from cyclegan_fast.training.stats import LossRecord
@@ -127,13 +126,8 @@ class Trainer:
         if self.ranks is None:
             return
         nets = [net for _, net in networks.items()]
-        if self.ranks.count > 1 and any(True for net in nets for _ in net.buffers()):
-            raise ValueError(
-                "config: norm must be instance or none with several ranks, got "
-                f"{self.config.norm}: batch norm, and whatever else keeps a buffer, would see the "
-                "pictures of one rank alone, and each rank would keep another one. Use --norm "
-                "instance, or one process."
-            )
+        if self.ranks.count > 1:
+            refuse_buffers(nets, self.config.norm)
         self.ranks.copy_from_first([p.detach() for net in nets for p in net.parameters()])
 
     def _halves(self, networks: Networks) -> dict[nn.Parameter, Tensor]:
@@ -328,22 +322,7 @@ class Trainer:
         Raises:
             NonFiniteError: naming the first tensors that are not.
         """
-        names, ends = [], []
-        for part, tensors in self.state_dict()["tensors"].items():
-            for name, tensor in tensors.items():
-                if tensor.is_floating_point() and tensor.numel():
-                    names.append(f"{part}: {name}")
-                    # Least and greatest pass nan on, and read the tensor once; isfinite does not.
-                    ends.append(torch.stack(tensor.detach().aminmax()).double().to(self.device))
-        finite = torch.stack(ends).isfinite().all(dim=1).tolist()
-        bad = [name for name, good in zip(names, finite, strict=True) if not good]
-        if bad:
-            more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-            raise NonFiniteError(
-                f"after step {self.step_count}: {', '.join(bad[:3])}{more} not finite. The run "
-                "stops here, and the saves from before stay as they are. Lower --lr or use "
-                "--precision fp32."
-            )
+        state.check_finite(self)
 
     def release_graph(self) -> None:
         """Let go of a captured step: NCCL cannot end before the graphs that hold its calls."""

@@ -33,6 +33,7 @@ from cyclegan_fast.training.precision import (
     resolve_precision,
 )
 from cyclegan_fast.training.ranks import Ranks, refuse_buffers
+from cyclegan_fast.training.sample import sample
 from cyclegan_fast.training.scaler import LossScaler
 from cyclegan_fast.training.schedule import Schedule, for_ranks
 from cyclegan_fast.training.stats import LossRecord
@@ -270,7 +271,6 @@ class Trainer:
         ]
         return Batch(*pictures)
 
-    @torch.no_grad()
     def sample(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Translate pictures without training; touches neither weights nor generators of chance.
 
@@ -282,28 +282,7 @@ class Trainer:
             G_B's picture of A; left out where the domains differ in channels), float32 on the CPU,
             made in evaluation mode.
         """
-        real_A, real_B = self._batch(batch)
-        G_A, G_B = self.generators
-        training = G_A.training
-        G_A.eval()
-        G_B.eval()
-        try:
-            with self.precision.autocast():
-                fake_B, fake_A = G_A(real_A), G_B(real_B)
-                made = {
-                    "real_A": real_A,
-                    "fake_B": fake_B,
-                    "rec_A": G_B(fake_B),
-                    "real_B": real_B,
-                    "fake_A": fake_A,
-                    "rec_B": G_A(fake_A),
-                }
-                if real_A.shape[1] == real_B.shape[1]:
-                    made |= {"idt_B": G_B(real_A), "idt_A": G_A(real_B)}
-        finally:
-            G_A.train(training)
-            G_B.train(training)
-        return {name: picture.float().cpu() for name, picture in made.items()}
+        return sample(self.generators, self._batch(batch), self.precision)
 
     def check(self) -> None:
         """Raise if the run has gone wrong so far (one synchronisation).

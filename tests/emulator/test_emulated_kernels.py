@@ -32,11 +32,11 @@ from test_cuda_ops import (  # noqa: E402, F401 - their bodies are what is colle
     test_norm_every_option,
     test_norm_far_from_zero,
     test_norm_from_unaligned_memory,
+    test_norm_of_a_pair_from_unaligned_memory,
     test_norm_of_a_spike,
     test_norm_of_constant_planes,
     test_norm_spreads_what_is_not_finite,
     test_norms_in_pairs,
-    test_one_of_a_pair_from_unaligned_memory,
     test_reflect_pad2d,
     test_the_derivative_at_zero_is_that_below_zero,
 )

@@ -91,7 +91,7 @@ def test_norms_in_pairs(dtype, layout, shape):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_one_of_a_pair_from_unaligned_memory(layout):
+def test_norm_of_a_pair_from_unaligned_memory(layout):
     cases = [NormCase((2, 16, 9, 8), torch.float16, layout, pad=1) for _ in range(2)]
     written = [case.allocate() for case in cases]
     x = written[1]["x"]

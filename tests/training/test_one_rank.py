@@ -8,35 +8,30 @@ import sys
 import pytest
 import torch
 import torch.distributed as dist
+import toy
 
 from cyclegan_fast import draws
-from cyclegan_fast.training import TrainConfig, Trainer, buckets, joining, ranks
+from cyclegan_fast.training import Trainer, buckets, joining, ranks
 from cyclegan_fast.training.runtime import configured
 
-SIDE, STEPS = 16, 12
+STEPS = 12
 
 
 def batch(step: int) -> dict[str, torch.Tensor]:
     """Pictures of a step, a pure function of it."""
-    shape = (1, 3, SIDE, SIDE)
-    size = 3 * SIDE * SIDE
+    shape = (1, 3, toy.SIDE, toy.SIDE)
+    size = 3 * toy.SIDE * toy.SIDE
     a, b = (draws.uniforms(5, name, step, size).reshape(shape) * 2 - 1 for name in "AB")
     return {"A": torch.from_numpy(a).float(), "B": torch.from_numpy(b).float()}
 
 
 def train(device: str, precision: str, team: ranks.Ranks | None):
     """Losses of every step, the final weights, and whether steps were captured."""
-    config = TrainConfig(
+    config = toy.config(
         device=device,
         precision=precision,
-        netG="resnet_2blocks",
         ngf=8,
         ndf=8,
-        netD="n_layers",
-        n_layers_D=1,
-        load_size=SIDE,
-        crop_size=SIDE,
-        pool_size=4,
         deterministic=True,
         cuda_graph="on" if device == "cuda" else "auto",
     )

@@ -163,4 +163,40 @@ auto instance_norm_act_pair_args(const char* op, const Tensors& x,
   return both;
 }
 
+// Of two calls whose x have the same sizes, dtype and layout.
+template <class WorkspaceSize>
+auto instance_norm_act_fwd_pair_args(const Tensors& x, const OptionalTensors& weight,
+                                     const OptionalTensors& bias, const OptionalTensors& residual,
+                                     int64_t act, double negative_slope, int64_t pad, double eps,
+                                     const Tensors& y, const Tensors& mean, const Tensors& rstd,
+                                     const Tensors& workspace,
+                                     const WorkspaceSize& workspace_size) {
+  const auto lengths = {x.size(), weight.size(), bias.size(), residual.size(),
+                        y.size(), mean.size(),   rstd.size(), workspace.size()};
+  return instance_norm_act_pair_args("instance_norm_act_fwd_pair", x, lengths, [&](int i) {
+    return instance_norm_act_fwd_args(x[i], weight[i], bias[i], residual[i], act, negative_slope,
+                                      pad, eps, y[i], mean[i], rstd[i], workspace[i],
+                                      workspace_size);
+  });
+}
+
+template <class WorkspaceSize>
+auto instance_norm_act_bwd_pair_args(const OptionalTensors& grad_y,
+                                     const OptionalTensors& grad_skip, const Tensors& x,
+                                     const OptionalTensors& weight, const OptionalTensors& bias,
+                                     const Tensors& mean, const Tensors& rstd, int64_t act,
+                                     double negative_slope, int64_t pad, const Tensors& grad_x,
+                                     const Tensors& grad_residual, const Tensors& sums,
+                                     const Tensors& workspace,
+                                     const WorkspaceSize& workspace_size) {
+  const auto lengths = {grad_y.size(),        grad_skip.size(), x.size(),        weight.size(),
+                        bias.size(),          mean.size(),      rstd.size(),     grad_x.size(),
+                        grad_residual.size(), sums.size(),      workspace.size()};
+  return instance_norm_act_pair_args("instance_norm_act_bwd_pair", x, lengths, [&](int i) {
+    return instance_norm_act_bwd_args(
+        grad_y[i], grad_skip[i], x[i], weight[i], bias[i], mean[i], rstd[i], act, negative_slope,
+        pad, grad_x[i], unless_empty(grad_residual[i]), sums[i], workspace[i], workspace_size);
+  });
+}
+
 }  // namespace cyclegan_fast

@@ -105,13 +105,8 @@ void instance_norm_act_fwd_pair(Tensors x, OptionalTensors weight, OptionalTenso
                                 OptionalTensors residual, int64_t act, double negative_slope,
                                 int64_t pad, double eps, Tensors y, Tensors mean, Tensors rstd,
                                 Tensors workspace) {
-  const auto lengths = {x.size(), weight.size(), bias.size(), residual.size(),
-                        y.size(), mean.size(),   rstd.size(), workspace.size()};
-  auto both = instance_norm_act_pair_args("instance_norm_act_fwd_pair", x, lengths, [&](int i) {
-    return instance_norm_act_fwd_args(x[i], weight[i], bias[i], residual[i], act, negative_slope,
-                                      pad, eps, y[i], mean[i], rstd[i], workspace[i],
-                                      workspace_size);
-  });
+  auto both = instance_norm_act_fwd_pair_args(x, weight, bias, residual, act, negative_slope, pad,
+                                              eps, y, mean, rstd, workspace, workspace_size);
   launch_forward("instance_norm_act_fwd_pair", x[0], both.data(), 2);
 }
 
@@ -120,14 +115,9 @@ void instance_norm_act_bwd_pair(OptionalTensors grad_y, OptionalTensors grad_ski
                                 Tensors rstd, int64_t act, double negative_slope, int64_t pad,
                                 Tensors grad_x, Tensors grad_residual, Tensors sums,
                                 Tensors workspace) {
-  const auto lengths = {grad_y.size(),        grad_skip.size(), x.size(),        weight.size(),
-                        bias.size(),          mean.size(),      rstd.size(),     grad_x.size(),
-                        grad_residual.size(), sums.size(),      workspace.size()};
-  auto both = instance_norm_act_pair_args("instance_norm_act_bwd_pair", x, lengths, [&](int i) {
-    return instance_norm_act_bwd_args(
-        grad_y[i], grad_skip[i], x[i], weight[i], bias[i], mean[i], rstd[i], act, negative_slope,
-        pad, grad_x[i], unless_empty(grad_residual[i]), sums[i], workspace[i], workspace_size);
-  });
+  auto both = instance_norm_act_bwd_pair_args(grad_y, grad_skip, x, weight, bias, mean, rstd, act,
+                                              negative_slope, pad, grad_x, grad_residual, sums,
+                                              workspace, workspace_size);
   launch_backward("instance_norm_act_bwd_pair", x[0], both.data(), 2);
 }
 

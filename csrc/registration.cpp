@@ -40,6 +40,12 @@ STABLE_TORCH_LIBRARY(cyclegan_fast_C, library) {
       "instance_norm_act_workspace(int n, int c, int h, int w, bool channels_last, str device) "
       "-> int");
 
+  // Around the products of the weight's gradient by Winograd's algorithm; on the CPU alone.
+  library.def(
+      "reflect_conv2d_winograd_factors(Tensor image, bool of_result, int first, "
+      "Tensor(a!) factors) -> ()");
+  library.def("reflect_conv2d_winograd_gather(Tensor products, Tensor(a!) grad_weight) -> ()");
+
   library.def("reflect_pad2d_fwd(Tensor x, int pad, Tensor(a!) y) -> ()");
   library.def("reflect_pad2d_bwd(Tensor grad_y, int pad, Tensor(a!) grad_x) -> ()");
 

@@ -127,7 +127,24 @@ def call(seed: int, at_end: bool) -> None:
     tanh = draw.random() < 0.5
     ops.generator_loss_fwd(*made, target, target, weights, loss, tanh, *outputs)
     ops.generator_loss_bwd(loss, x, *[None] * 5, grads[0], *[None] * 5)
+    winograd(draw, fences, (n, c, h, w))
     fences.remove()
+
+
+def winograd(draw: random.Random, fences: Fences, shape: tuple[int, ...]) -> None:
+    """Both transforms and what follows the products; float32, channels_last."""
+    ops = torch.ops.cyclegan_fast_C
+    n, c, h, w = shape
+    results = [n, draw.choice(SIZES), h, w]
+    windows = n * ((h + 1) // 2) * ((w + 1) // 2)
+    first = draw.randrange(windows)
+    for of_result, sizes in ((True, results), (False, (n, c, h + 2, w + 2))):
+        image = fences.random(sizes, torch.float32, channels_last=True)
+        factors = fences.tensor((windows - first, 16, sizes[1]), torch.float32)
+        ops.reflect_conv2d_winograd_factors(image, of_result, first, factors)
+    products = fences.random((16, results[1], c), torch.float32)
+    grad_weight = fences.tensor((results[1], c, 3, 3), torch.float32, channels_last=True)
+    ops.reflect_conv2d_winograd_gather(products, grad_weight)
 
 
 def main() -> None:

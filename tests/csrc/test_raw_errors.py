@@ -150,3 +150,38 @@ def test_accepted_as_it_stands(call):
 def test_reflect_pad2d_refuses(op, arguments, message):
     with pytest.raises(RuntimeError, match=re.escape(f"cyclegan_fast_C::{op}: {message}")):
         getattr(ops, op)(*arguments)
+
+
+IMAGE = torch.zeros(2, 3, 6, 7).contiguous(memory_format=torch.channels_last)
+FACTORS, PRODUCTS = torch.empty(12, 16, 3), torch.empty(16, 4, 3)
+FILTERS = torch.empty(4, 3, 3, 3).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("part", "arguments", "message"),
+    [
+        ("factors", (IMAGE[0], False, 0, FACTORS), "image must be of shape [N, C, H, W], got [3"),
+        ("factors", (IMAGE.half(), False, 0, FACTORS), "image must be of dtype float32, got flo"),
+        ("factors", (IMAGE.contiguous(), False, 0, FACTORS), "image must be channels_last as"),
+        ("factors", (IMAGE[..., :2, :], False, 0, FACTORS), "image must be channels_last"),
+        ("factors", (IMAGE[:, :, :2].clone(), False, 0, FACTORS), "image must be larger than 2"),
+        ("factors", (IMAGE, False, 0, FACTORS[0]), "factors must be of shape [windows, 16, C], go"),
+        ("factors", (IMAGE, False, 0, FACTORS[:, 1:]), "factors must be of shape [12, 16, 3], go"),
+        ("factors", (IMAGE, False, 1, FACTORS), "first must be at least 0, with 12 of 12 windows"),
+        ("factors", (IMAGE, False, -1, FACTORS), "first must be at least 0, with 12 of 12 window"),
+        ("gather", (FACTORS[0], FILTERS), "products must be of shape [16, C_out, C], got [16, 3]"),
+        ("gather", (FACTORS, FILTERS), "products must be of shape [16, 16, 3], got [12, 16, 3]"),
+        ("gather", (PRODUCTS, FILTERS[1:]), "grad_weight must be of shape [4, 3, 3, 3], got [3,"),
+        ("gather", (PRODUCTS, FILTERS.contiguous()), "grad_weight must be channels_last as the"),
+    ],
+)
+def test_winograds_transforms_refuse(part, arguments, message):
+    op = f"reflect_conv2d_winograd_{part}"
+    with pytest.raises(RuntimeError, match=re.escape(f"cyclegan_fast_C::{op}: {message}")):
+        getattr(ops, op)(*arguments)
+
+
+def test_winograds_transforms_accept_what_is_right():
+    ops.reflect_conv2d_winograd_factors(IMAGE, False, 0, torch.empty(12, 16, 3))
+    ops.reflect_conv2d_winograd_factors(IMAGE, True, 4, torch.empty(20, 16, 3))
+    ops.reflect_conv2d_winograd_gather(PRODUCTS, FILTERS)

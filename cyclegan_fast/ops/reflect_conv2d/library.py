@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cyclegan_fast import backend
 from cyclegan_fast.ops import _common
+from cyclegan_fast.ops.reflect_conv2d import winograd
 from cyclegan_fast.ops.reflect_pad2d import reflect_pad2d_reference
 
 aten = torch.ops.aten
@@ -61,7 +62,12 @@ def gradients(
         grad_y = aten.tanh_backward(grad_y, y)
     # The gradient of x reads no image, only its shape and layout.
     padded = _padded(x, padding) if needs[1] else _empty_padded(x, padding)
-    grad_padded, grad_weight, grad_bias = aten.convolution_backward(
+    by_winograd = needs[1:] == (True, False) and winograd.serves(padded, weight, stride)
+    grad_weight = winograd.weight_gradient(grad_y, padded) if by_winograd else None
+    asked = [needs[0], needs[1] and not by_winograd, needs[2]]
+    if not any(asked):
+        return None, grad_weight, None
+    grad_padded, made_weight, grad_bias = aten.convolution_backward(
         grad_y,
         padded,
         weight,
@@ -72,12 +78,12 @@ def gradients(
         False,
         [0, 0],
         1,
-        list(needs),
+        asked,
     )
     # oneDNN makes more than it is asked for.
     return (
         _folded(grad_padded, x, padding) if needs[0] else None,
-        grad_weight if needs[1] else None,
+        made_weight if asked[1] else grad_weight,
         grad_bias if needs[2] else None,
     )
 

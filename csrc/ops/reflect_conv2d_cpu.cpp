@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+// reflect_conv2d on the CPU: registers the raw ops around the products of Winograd's weight
+// gradient, and shares windows and channels out among the threads.
+#include "common/check.h"
+#include "ops/reflect_conv2d_cpu_kernels.h"
+
+namespace cyclegan_fast {
+namespace {
+
+const float* floats(const Tensor& x) { return static_cast<const float*>(data(x)); }
+float* mutable_floats(const Tensor& x) { return static_cast<float*>(mutable_data(x)); }
+
+void reflect_conv2d_winograd_factors(const Tensor& image,  // [N, C, H, W], channels_last
+                                     bool of_result, int64_t first,
+                                     const Tensor& factors) {  // [windows, 16, C]
+  const Checker check("reflect_conv2d_winograd_factors", image);
+  if (image.dim() != 4) check.fail("image", "of shape [N, C, H, W]", list_text(image.sizes()));
+  const auto sizes = image.sizes();
+  const int64_t n = sizes[0], c = sizes[1], h = sizes[2], w = sizes[3];
+  check.image("image", image, {n, c, h, w}, Dtype::kFloat32, Layout::kChannelsLast);
+  const int64_t beyond = of_result ? 0 : 2;  // pixels of x that no window of results begins at
+  if (h <= beyond || w <= beyond)
+    check.fail("image", text("larger than ", beyond, " pixels"), list_text(sizes));
+  const int64_t rows = (h - beyond + 1) / 2, columns = (w - beyond + 1) / 2;
+  if (factors.dim() != 3)
+    check.fail("factors", "of shape [windows, 16, C]", list_text(factors.sizes()));
+  const int64_t count = factors.sizes()[0];
+  check.contiguous("factors", factors, {count, kWinogradProducts, c}, Dtype::kFloat32);
+  if (first < 0 || first + count > n * rows * columns)
+    check.fail("first", text("at least 0, with ", count, " of ", n * rows * columns, " windows"),
+               text(first));
+  const WinogradFactorsParams params{.of_result = of_result,
+                                     .c = c,
+                                     .h = h,
+                                     .w = w,
+                                     .rows = rows,
+                                     .columns = columns,
+                                     .first = first,
+                                     .count = count,
+                                     .image = floats(image),
+                                     .factors = mutable_floats(factors)};
+  parallel_for(count, kWinogradProducts * c, [&](int64_t begin, int64_t end) {
+    reflect_conv2d_kernels().factors(params, begin, end);
+  });
+}
+
+void reflect_conv2d_winograd_gather(const Tensor& products,       // [16, C_out, C]
+                                    const Tensor& grad_weight) {  // [C_out, C, 3, 3]
+  const Checker check("reflect_conv2d_winograd_gather", products);
+  if (products.dim() != 3)
+    check.fail("products", "of shape [16, C_out, C]", list_text(products.sizes()));
+  const int64_t out_channels = products.sizes()[1], channels = products.sizes()[2];
+  check.contiguous("products", products, {kWinogradProducts, out_channels, channels},
+                   Dtype::kFloat32);
+  check.image("grad_weight", grad_weight, {out_channels, channels, 3, 3}, Dtype::kFloat32,
+              Layout::kChannelsLast);
+  const WinogradGatherParams params{.out_channels = out_channels,
+                                    .channels = channels,
+                                    .products = floats(products),
+                                    .grad_weight = mutable_floats(grad_weight)};
+  parallel_for(out_channels, kWinogradProducts * channels, [&](int64_t begin, int64_t end) {
+    reflect_conv2d_kernels().gather(params, begin, end);
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(cyclegan_fast_C, CPU, library) {
+  library.impl("reflect_conv2d_winograd_factors", TORCH_BOX(&reflect_conv2d_winograd_factors));
+  library.impl("reflect_conv2d_winograd_gather", TORCH_BOX(&reflect_conv2d_winograd_gather));
+}
+
+}  // namespace cyclegan_fast

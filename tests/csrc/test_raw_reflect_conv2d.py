@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""The transforms of Winograd's weight gradient on the CPU, against the matrices they stand for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from raw_calls import Guarded, assert_near, ops, placed
+
+wide = torch.float64
+B = torch.tensor([[1, 0, 0, 0], [0, 1, -1, 1], [-1, 1, 1, 0], [0, 0, 0, -1]], dtype=wide)
+G = torch.tensor([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], dtype=wide) / 2
+A = torch.tensor([[1, 0], [1, 1], [1, -1], [0, -1]], dtype=wide)
+# Both sides odd, windows cut off at both edges, less than a vector, one more, several; one window.
+SHAPES = [(2, 3, 5, 7), (1, 17, 6, 4), (3, 33, 3, 3), (1, 16, 4, 9), (2, 70, 8, 6), (1, 1, 3, 3)]
+
+
+def factors(image, of_result: bool):
+    """What the kernel must make, in float64: [windows, 16, C]."""
+    side, matrix = (2, A.T) if of_result else (4, B)
+    n, c, h, w = image.shape
+    beyond = side - 2
+    # The last window of an odd side reaches over the edge, where all is zero.
+    whole = F.pad(image.double(), (0, (w - beyond) % 2, 0, (h - beyond) % 2))
+    windows = whole.unfold(2, side, 2).unfold(3, side, 2)
+    made = torch.einsum("ki,ncyxkl,lj->nyxijc", matrix, windows, matrix)
+    return made.reshape(-1, 16, c)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("of_result", [False, True])
+def test_factors_equal_the_formula(shape, of_result):
+    image = placed(torch.randn(shape) + 2, "channels_last")
+    expected = factors(image, of_result)
+    made = Guarded(expected.shape, torch.float32)
+    ops.reflect_conv2d_winograd_factors(image, of_result, 0, made.tensor)
+    assert_near(made.check("factors"), expected, "factors", terms=16)
+    first, last = len(expected) // 3, len(expected) - len(expected) // 4
+    some = Guarded((last - first, *expected.shape[1:]), torch.float32)
+    ops.reflect_conv2d_winograd_factors(image, of_result, first, some.tensor)
+    assert torch.equal(some.check("some"), made.tensor[first:last])
+
+
+@pytest.mark.parametrize(("out_channels", "channels"), [(3, 5), (1, 16), (20, 33)])
+def test_gathered_equal_the_formula(out_channels, channels):
+    products = placed(torch.randn(16, out_channels, channels) + 1)
+    made = Guarded((out_channels, channels, 3, 3), torch.float32, "channels_last")
+    ops.reflect_conv2d_winograd_gather(products, made.tensor)
+    squares = products.double().view(4, 4, out_channels, channels)
+    expected = torch.einsum("ir,ijoc,js->ocrs", G, squares, G)
+    assert_near(made.check("grad_weight"), expected, "grad_weight", terms=16)
+
+
+def test_factors_have_the_same_bits_on_any_number_of_threads():
+    image = placed(torch.randn(2, 70, 41, 33), "channels_last")
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            made = Guarded((2 * 20 * 16, 16, 70), torch.float32)
+            ops.reflect_conv2d_winograd_factors(image, False, 0, made.tensor)
+            results.append(made.check("factors"))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(results[0], other) for other in results[1:])

@@ -6,7 +6,8 @@
 Trains a small configuration from the same weights on the same pictures: by plain PyTorch in fp32
 and in upstream's order (--no_accelerate, --merge off), and by the defaults of `train` in fp32 and
 in bf16. A loss follows where its mean over a tenth of the steps, averaged over the seeds, is no
-farther from plain PyTorch's than plain PyTorch's seeds are from each other. The record:
+farther from plain PyTorch's than plain PyTorch's seeds are from each other in that loss on average
+(in a single tenth, three seeds now and then come close by chance). The record:
 results/losses.json. Exit code 1 if a loss does not follow.
 """
 
@@ -57,7 +58,7 @@ def distances(plain: np.ndarray, fast: np.ndarray) -> np.ndarray:
     Returns:
         [windows, losses]; above 1 a loss does not follow.
     """
-    spread = plain.max(0) - plain.min(0)
+    spread = (plain.max(0) - plain.min(0)).mean(0)
     return np.abs(fast.mean(0) - plain.mean(0)) / np.maximum(spread, 1e-12)
 
 

@@ -40,3 +40,6 @@ def test_distances_are_in_spreads_of_the_seeds():
     assert follow_losses.distances(plain, plain).max() == 0
     far = follow_losses.distances(plain, plain + 3)
     np.testing.assert_allclose(far, 1.5)
+    plain[:, 0, 1] *= 3  # in one window the seeds are farther apart, and in one loss alone
+    far = follow_losses.distances(plain, plain + 3)
+    np.testing.assert_allclose(far, [[1.5, 0.75, 1.5, 1.5]] * 2)

@@ -18,7 +18,7 @@ import os
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
-from typing import Literal, NamedTuple, NotRequired, TypedDict
+from typing import Literal, NamedTuple, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -27,6 +27,7 @@ from cyclegan_fast import draws
 from cyclegan_fast.data.folders import scan
 from cyclegan_fast.data.images import MAX_PIXELS, WHITE
 from cyclegan_fast.data.parts import rows
+from cyclegan_fast.data.picked import PickedPictures
 from cyclegan_fast.data.store import Budget, DataReport, PictureStore
 from cyclegan_fast.data.transforms import Preprocess, to_tensor
 from cyclegan_fast.errors import BadImageError, DataError, printable
@@ -49,6 +50,19 @@ class Batch(TypedDict):
     A_paths: list[str]
     B_paths: list[str]
     joined: NotRequired[tuple[int, int]]
+
+
+class PickedBatch(TypedDict):
+    """A `Batch` whose pictures are still to be made, on the device."""
+
+    A: PickedPictures
+    B: PickedPictures
+    A_paths: list[str]
+    B_paths: list[str]
+    joined: NotRequired[tuple[int, int]]
+
+
+AnyBatch = TypeVar("AnyBatch", Batch, PickedBatch)
 
 
 class Cut(NamedTuple):
@@ -211,7 +225,7 @@ class UnpairedDataset:
         made = Batch(A=a, B=b, A_paths=paths["A"], B_paths=paths["B"])
         return self.labelled(made, step, batch_size)
 
-    def labelled(self, batch: Batch, step: int, batch_size: int) -> Batch:
+    def labelled(self, batch: AnyBatch, step: int, batch_size: int) -> AnyBatch:
         """Returns a batch of a step with what a part of it says of the whole."""
         if self._ranks > 1:
             total = len(self._joined(step, batch_size)[1])

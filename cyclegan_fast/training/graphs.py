@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.training.engine import Decisions, Engine
-from cyclegan_fast.training.passes import Batch
+from cyclegan_fast.training.passes import Given
 from cyclegan_fast.training.pool import Decision, RaggedPool
 from cyclegan_fast.training.step import run
 
@@ -45,35 +45,35 @@ class CapturedStep:
         self._engine = engine
         self._stream: torch.cuda.Stream | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._shapes: tuple[torch.Size, ...] | None = None  # of the graph
-        self._latest: tuple[torch.Size, ...] | None = None
-        self._plain_calls = 0  # in a row, of the latest shapes
+        self._kind: tuple[object, ...] | None = None  # of what the graph was captured with
+        self._latest: tuple[object, ...] | None = None
+        self._plain_calls = 0  # in a row, of the latest kind
 
-    def __call__(self, batch: Batch, decisions: Decisions) -> dict[str, Tensor]:
+    def __call__(self, given: Given, decisions: Decisions) -> dict[str, Tensor]:
         """Train one step; arguments and result are those of `step.run`."""
-        shapes = (batch.real_A.shape, batch.real_B.shape)
-        if shapes != self._latest:
-            self._latest, self._plain_calls = shapes, 0
-        if self._graph is not None and shapes == self._shapes:
-            return self._replay(self._graph, batch, decisions)
+        kind = given.kind()
+        if kind != self._latest:
+            self._latest, self._plain_calls = kind, 0
+        if self._graph is not None and kind == self._kind:
+            return self._replay(self._graph, given, decisions)
         self._plain_calls += 1
         if self._plain_calls <= _WARMUP:
-            return self._plain(batch, decisions)
+            return self._plain(given, decisions)
         self._graph = None  # its memory is free before the next one's is taken
-        self._graph = self._capture(batch, decisions)
-        self._shapes = shapes
-        return self._replay(self._graph, batch, decisions)
+        self._graph = self._capture(given, decisions)
+        self._kind = kind
+        return self._replay(self._graph, given, decisions)
 
-    def _plain(self, batch: Batch, decisions: Decisions) -> dict[str, Tensor]:
+    def _plain(self, given: Given, decisions: Decisions) -> dict[str, Tensor]:
         self._stream = self._stream or torch.cuda.Stream()
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            losses = run(self._engine, batch, decisions)
+            losses = run(self._engine, given, decisions)
         torch.cuda.current_stream().wait_stream(self._stream)
         return losses
 
-    def _capture(self, batch: Batch, decisions: Decisions) -> torch.cuda.CUDAGraph:
-        self._batch = Batch(*(picture.clone() for picture in batch))
+    def _capture(self, given: Given, decisions: Decisions) -> torch.cuda.CUDAGraph:
+        self._given = given.static()
         self._decisions = Decisions(*(_clone(decision) for decision in decisions))
         # Gradients of the plain steps would keep their memory beside the graph's own.
         self._engine.optimizer_G.zero_grad()
@@ -81,7 +81,7 @@ class CapturedStep:
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            losses = run(self._engine, self._batch, self._decisions)
+            losses = run(self._engine, self._given, self._decisions)
             self._values = torch.stack(list(losses.values()))
         self._names = list(losses)
         self._engine.optimizer_G.finish_capture()
@@ -89,10 +89,9 @@ class CapturedStep:
         return graph
 
     def _replay(
-        self, graph: torch.cuda.CUDAGraph, batch: Batch, decisions: Decisions
+        self, graph: torch.cuda.CUDAGraph, given: Given, decisions: Decisions
     ) -> dict[str, Tensor]:
-        for static, picture in zip(self._batch, batch, strict=True):
-            static.copy_(picture, non_blocking=True)
+        self._given.take(given)
         for kept, decision in zip(self._decisions, decisions, strict=True):
             if kept is not None and decision is not None:
                 for static, rows in zip(kept, decision, strict=True):

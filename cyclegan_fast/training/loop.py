@@ -171,9 +171,10 @@ def _loader(config: TrainConfig, data: Any, trainer: Trainer, stop: int) -> tupl
     )
     threads, where, taken = 0, str(batches), 0
     if isinstance(batches, ResidentPictures):
-        taken = batches.nbytes
+        threads, taken = int(batches.gathers), batches.nbytes
     else:
         threads, where = config.num_threads, f"read by {config.num_threads} threads: {batches}"
         batches = data
     start, size = trainer.step_count, config.batch_size
-    return Loader(batches, size, start, stop_step=stop, threads=threads), where, taken
+    pinned = trainer.device.type == "cuda"
+    return Loader(batches, size, start, stop_step=stop, threads=threads, pin=pinned), where, taken

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_fast import fusion
+from cyclegan_fast.data.picked import PickedPictures
 from cyclegan_fast.training.arrangement import Arrangement
 from cyclegan_fast.training.config import TrainConfig
 
@@ -19,6 +20,30 @@ class Batch(NamedTuple):
 
     real_A: Tensor  # [N, input_nc, H, W]
     real_B: Tensor  # [N, output_nc, H, W]
+
+
+class Given(NamedTuple):
+    """What a step is given: pictures, or what it makes them of."""
+
+    real_A: Tensor | PickedPictures
+    real_B: Tensor | PickedPictures
+
+    def made(self) -> Batch:
+        """Return the pictures."""
+        return Batch(*(x if isinstance(x, Tensor) else x.make() for x in self))
+
+    def kind(self) -> tuple[object, ...]:
+        """Equal for what `take` takes from each other."""
+        return tuple(x.shape if isinstance(x, Tensor) else x.kind for x in self)
+
+    def static(self) -> Given:
+        """Return a copy on the device whose memory stays."""
+        return Given(*(x.clone() if isinstance(x, Tensor) else x.static() for x in self))
+
+    def take(self, other: Given) -> None:
+        """Copy another one of the same kind into this."""
+        for mine, given in zip(self, other, strict=True):
+            mine.copy_(given, non_blocking=True)  # type: ignore[arg-type]  # of the same kind
 
 
 class Weights(NamedTuple):

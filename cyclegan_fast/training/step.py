@@ -23,7 +23,7 @@ from cyclegan_fast.training.arrangement import Arrangement
 from cyclegan_fast.training.engine import Decisions, Engine
 from cyclegan_fast.training.networks import Networks, frozen
 from cyclegan_fast.training.objectives import discriminator_objective, generator_objective
-from cyclegan_fast.training.passes import Batch, Generator, Weights, arranged, in_turn
+from cyclegan_fast.training.passes import Batch, Generator, Given, Weights, arranged, in_turn
 from cyclegan_fast.training.stats import LOSS_NAMES
 from cyclegan_fast.training.walked import walked, walks_of
 
@@ -37,17 +37,18 @@ class Generated(NamedTuple):
     fake_B: Tensor
 
 
-def run(engine: Engine, batch: Batch, decisions: Decisions) -> dict[str, Tensor]:
+def run(engine: Engine, given: Given, decisions: Decisions) -> dict[str, Tensor]:
     """Train one step.
 
     Args:
         engine: updated in place.
-        batch: the pictures.
+        given: the pictures, or what they are made of.
         decisions: of the pools, for this batch.
 
     Returns:
         The eight losses by upstream's names, 0-d, detached, weighted as in the sum.
     """
+    batch = given.made()
     walks = walks_of(engine, batch)
     losses, overflows = (
         by_autograd(engine, batch, decisions)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_fast import fusion
+from cyclegan_fast.data.picked import PickedPictures
 from cyclegan_fast.fusion.half_weights import HalfWeights
 from cyclegan_fast.training import graphs, pool, state, walked
 from cyclegan_fast.training.arrangement import (
@@ -26,7 +27,7 @@ from cyclegan_fast.training.config import TrainConfig
 from cyclegan_fast.training.engine import Decisions, Engine
 from cyclegan_fast.training.networks import Networks, build
 from cyclegan_fast.training.optimizer import Adam
-from cyclegan_fast.training.passes import Batch, Weights
+from cyclegan_fast.training.passes import Given, Weights
 from cyclegan_fast.training.precision import (
     resolve_device,
     resolve_layout,
@@ -150,7 +151,7 @@ class Trainer:
             self.device, ordered=ordered, merge=merge, pair=pair, checkpoint=checkpoint
         )
 
-    def _runner(self) -> Callable[[Batch, Decisions], dict[str, Tensor]]:
+    def _runner(self) -> Callable[[Given, Decisions], dict[str, Tensor]]:
         self.not_captured = (
             "cuda_graph is off"
             if self.config.cuda_graph == "off"
@@ -217,9 +218,9 @@ class Trainer:
 
         Args:
             batch: "A" [N, input_nc, H, W] and "B" [N, output_nc, H, W], floating-point in
-                [-1, 1], on any device. With direction BtoA, "B" is translated from. "joined", of a
-                rank's part: how many of its N count, and the pictures of all ranks; without it all
-                ranks have N. Other entries are ignored.
+                [-1, 1], on any device, or `PickedPictures` of them. With direction BtoA, "B" is
+                translated from. "joined", of a rank's part: how many of its N count, and the
+                pictures of all ranks; without it all ranks have N. Other entries are ignored.
             draws: of this step; None for those of the seed.
 
         Returns:
@@ -230,17 +231,17 @@ class Trainer:
             ValueError: pictures that the networks or pools cannot take.
         """
         self._begin_step()
-        pictures = self._batch(batch)
-        chance = draws or self.draws(len(pictures.real_A))
+        given = self._given(batch)
+        chance = draws or self.draws(len(given.real_A))
         decisions = Decisions(
             self.engine.pool_A.decide(chance.fake_A, self.device),
             self.engine.pool_B.decide(chance.fake_B, self.device),
         )
-        total = len(pictures.real_A)
+        total = len(given.real_A)
         if self.ranks is not None:
             counted, total = batch.get("joined", (total, total * self.ranks.count))
             self.ranks.weigh(counted / total)
-        losses = self._run(pictures, decisions)
+        losses = self._run(given, decisions)
         self.step_count += 1
         self.images += total
         return losses
@@ -258,18 +259,20 @@ class Trainer:
             self.engine.optimizer_G.set_lr(lr)
             self.engine.optimizer_D.set_lr(lr)
 
-    def _batch(self, batch: Mapping[str, Any]) -> Batch:
+    def _given(self, batch: Mapping[str, Any]) -> Given:
         source, target = ("A", "B") if self.config.direction == "AtoB" else ("B", "A")
-        pictures = [
-            batch[domain].to(
-                device=self.device,
-                dtype=self.networks.dtype,
-                memory_format=self.memory_format,
-                non_blocking=True,
-            )
-            for domain in (source, target)
-        ]
-        return Batch(*pictures)
+        return Given(self._pictures(batch[source]), self._pictures(batch[target]))
+
+    def _pictures(self, of: Tensor | PickedPictures) -> Tensor | PickedPictures:
+        wanted = self.networks.dtype, self.memory_format
+        if isinstance(of, PickedPictures) and (of.dtype, of.memory_format) == wanted:
+            return of
+        return of.to(
+            device=self.device,
+            dtype=self.networks.dtype,
+            memory_format=self.memory_format,
+            non_blocking=True,
+        )
 
     def sample(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Translate pictures without training; touches neither weights nor generators of chance.
@@ -282,7 +285,7 @@ class Trainer:
             G_B's picture of A; left out where the domains differ in channels), float32 on the CPU,
             made in evaluation mode.
         """
-        return sample(self.generators, self._batch(batch), self.precision)
+        return sample(self.generators, self._given(batch).made(), self.precision)
 
     def check(self) -> None:
         """Raise if the run has gone wrong so far (one synchronisation).

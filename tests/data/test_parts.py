@@ -41,7 +41,11 @@ def test_parts_are_the_joined_batch(root, how):
             (rows(total, rank, 3)[1], total) for rank in range(3)
         ]
         for name in ("A", "B"):
-            counted = [part[name][: part["joined"][0]] for part in found]
+            pictures = [
+                part[name] if isinstance(part[name], torch.Tensor) else part[name].make()
+                for part in found
+            ]
+            counted = [p[: part["joined"][0]] for p, part in zip(pictures, found, strict=True)]
             assert torch.equal(torch.cat(counted), expected[name])
             paths = [path for p in found for path in p[f"{name}_paths"][: p["joined"][0]]]
             assert paths == expected[f"{name}_paths"]

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 
 from cyclegan_fast import draws
+from cyclegan_fast.data.picked import PickedPictures, gathered
+from cyclegan_fast.ops import PackedPictures
 from cyclegan_fast.training.config import TrainConfig
 from cyclegan_fast.training.runtime import configured
 from cyclegan_fast.training.trainer import Trainer
@@ -43,7 +48,27 @@ def batch(step: int, n: int = 1) -> dict[str, torch.Tensor]:
     return {"A": torch.from_numpy(a).float().cuda(), "B": torch.from_numpy(b).float().cuda()}
 
 
-def train(graph: str, steps: int = STEPS, resume_at: int | None = None, **options):
+def picked(kind: str):
+    """Like `batch`, of pictures that the step itself scales and crops."""
+    rng = np.random.default_rng(1)
+    sides = rng.integers(60, 90, (5, 2)).tolist()
+    drawn = [rng.integers(0, 256, (*side, 3), dtype=np.uint8) for side in sides]
+    packed = PackedPictures.pack(drawn, [(70, 70)] * 5)
+    there = packed.to("cuda")
+    scattered = dataclasses.replace(packed, taps=there.taps)
+    most = max(picture.size for picture in drawn) if kind == "gathered" else 0
+
+    def one(name: str, step: int, n: int) -> PickedPictures:
+        chosen = draws.integers(7, name, step, 4 * n, 7).reshape(n, 4) % [5, 7, 7, 2]
+        few, picks = gathered(scattered, chosen.tolist()) if most else (there, chosen.tolist())
+        held = torch.tensor(picks).pin_memory()
+        layout = torch.channels_last
+        return PickedPictures(few, held, (64, 64), torch.float32, layout, most_bytes=n * most)
+
+    return lambda step, n: {name: one(name, step, n) for name in "AB"}
+
+
+def train(graph: str, steps: int = STEPS, resume_at: int | None = None, batch=batch, **options):
     """Losses of every step, and the final weights."""
     chosen = config(graph, **options)
     with configured(chosen):
@@ -70,6 +95,17 @@ def test_replay_gives_the_bits_of_the_plain_step(precision):
     assert trainer._run._graph is not None
     assert replayed == plain
     assert all(torch.equal(a, b) for a, b in zip(weights, plain_weights, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["resident", "gathered"])
+def test_pictures_picked_anew_at_each_replay(kind):
+    made = picked(kind)
+    plain, plain_weights, _ = train("off", steps=80, batch=made, precision="bf16")
+    replayed, weights, trainer = train("on", steps=80, batch=made, precision="bf16")
+    assert trainer._run._graph is not None
+    assert replayed == plain
+    assert all(torch.equal(a, b) for a, b in zip(weights, plain_weights, strict=True))
+    assert plain[70] != plain[71]
 
 
 def test_resume_in_the_middle_of_replays():

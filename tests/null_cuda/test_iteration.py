@@ -24,17 +24,35 @@ pytestmark = [
 OURS = ("norms", "losses", "pools", "optimisers", "pads")  # of the record's groups
 
 STEP = """
-import json, sys, torch, under
+import dataclasses, json, sys, numpy as np, torch, under
+from cyclegan_fast.data.picked import PickedPictures, gathered
+from cyclegan_fast.ops import PackedPictures
 from cyclegan_fast.training.config import TrainConfig
 from cyclegan_fast.training.runtime import configured
 from cyclegan_fast.training.trainer import Trainer
-precision, graph, before = sys.argv[1:]
+precision, graph, before, kind = sys.argv[1:]
+packed = PackedPictures.pack([np.zeros((256, 256, 3), np.uint8)] * 3, [(286, 286)] * 3)
+picks = [[1, 2, 3, 0]]
 config = TrainConfig(dataroot="none", device="cuda", precision=precision, cuda_graph=graph)
 with configured(config):
     trainer = Trainer(config, steps_per_epoch=1000)
-    pictures = {domain: torch.zeros(1, 3, 256, 256, device="cuda") for domain in "AB"}
+    there = packed.to("cuda")
+    scattered = dataclasses.replace(packed, taps=there.taps)
+
+    def batch():
+        if kind == "tensors":
+            return torch.zeros(1, 3, 256, 256, device="cuda")
+        chosen = torch.tensor(picks).pin_memory()
+        few, most = there, 0
+        if kind == "gathered":
+            few, most = gathered(scattered, picks)[0], 256**2 * 3
+        return PickedPictures(
+            few, chosen, (256, 256), torch.float32, trainer.memory_format, most_bytes=most
+        )
+
     for _ in range(int(before)):
-        trainer.step(pictures)
+        trainer.step({domain: batch() for domain in "AB"})
+    pictures = {domain: batch() for domain in "AB"}
     under.runtime.clear()
     trainer.step(pictures)
 runtime = under.runtime
@@ -43,9 +61,9 @@ print(json.dumps({"work": runtime.work, "waits": waits}))
 """
 
 
-def step(precision: str, graph: str, before: int) -> list[str]:
+def step(precision: str, graph: str, before: int, pictures: str = "tensors") -> list[str]:
     """The work of one step after some others; the host must not have waited in it."""
-    done = json.loads(under(STEP, precision, graph, str(before)).splitlines()[-1])
+    done = json.loads(under(STEP, precision, graph, str(before), pictures).splitlines()[-1])
     assert done["waits"] == [0, 0]
     assert not [work for work in done["work"] if "pageable" in work]
     return done["work"]
@@ -58,6 +76,18 @@ def test_a_replay_is_one_graph_and_the_copies_into_it(precision):
     assert len(graphs) == 1
     # Two pictures in, their layout changed; two decisions of four lists; the losses out.
     assert len(work) <= 12
+
+
+@pytest.mark.parametrize(("pictures", "copies"), [("resident", 1), ("gathered", 3)])
+def test_pictures_are_scaled_and_cropped_inside_the_graph(pictures, copies):
+    plain = step("bf16", "off", before=2, pictures=pictures)
+    assert sum("augment" in work for work in plain) == 2
+    work = step("bf16", "on", before=4, pictures=pictures)
+    assert len([name for name in work if name.startswith("graph of")]) == 1
+    assert not [name for name in work if "augment" in name]
+    # What to pick, and for gathered ones the pictures and their sizes, instead of two batches whose
+    # layout is changed and which are then copied.
+    assert len(work) == len(step("bf16", "on", before=4)) + 2 * (copies - 2)
 
 
 def test_launches_of_our_kernels_are_no_more_than_the_record_says():

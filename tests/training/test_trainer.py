@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The trainer's parts that the comparison with upstream does not reach."""
 
+import numpy as np
 import pytest
 import torch
 import toy
 
 from cyclegan_fast import fusion
+from cyclegan_fast.data.picked import PickedPictures
+from cyclegan_fast.ops import PackedPictures
 from cyclegan_fast.training import Trainer, build
 from cyclegan_fast.training.losses import FAKE, REAL, adversarial_loss
 from cyclegan_fast.training.networks import frozen
@@ -71,6 +74,39 @@ def test_direction_swaps_the_domains():
     a, b = there.step(batch), back.step(swapped)
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert_equal(weights(there), weights(back))
+
+
+def test_a_step_makes_its_pictures_itself():
+    rng = np.random.default_rng(2)
+    drawn = [rng.integers(0, 256, (40, 37, 3), dtype=np.uint8) for _ in range(3)]
+    packed = PackedPictures.pack(drawn, [(36, 36)] * 3)
+    picks = {"A": torch.tensor([[2, 1, 3, 1]]), "B": torch.tensor([[0, 4, 0, 0]])}
+    for direction in ("AtoB", "BtoA"):
+        config = toy.config(direction=direction)
+        one, other = Trainer(config), Trainer(config)
+        layout = one.memory_format
+        picked = {
+            side: PickedPictures(packed, picks[side], (32, 32), torch.float32, layout)
+            for side in "AB"
+        }
+        made = {side: pictures.make() for side, pictures in picked.items()}
+        for _ in range(2):
+            a, b = one.step(picked), other.step(made)
+            assert all(torch.equal(a[name], b[name]) for name in a)
+        assert_equal(weights(one), weights(other))
+        samples = one.sample(picked), other.sample(made)
+        assert all(torch.equal(samples[0][name], samples[1][name]) for name in samples[1])
+
+
+def test_pictures_of_another_dtype_become_the_networks():
+    packed = PackedPictures.pack([np.full((32, 32, 3), 51, np.uint8)] * 2, [(32, 32)] * 2)
+    picked = PickedPictures(
+        packed, torch.tensor([[1, 0, 0, 0]]), (32, 32), torch.float64, torch.contiguous_format
+    )
+    one, other = Trainer(toy.config()), Trainer(toy.config())
+    made = torch.full((1, 3, 32, 32), 51.0) / 255 * 2 - 1
+    losses = one.step({"A": picked, "B": picked})
+    torch.testing.assert_close(losses, other.step({"A": made, "B": made}))
 
 
 def test_moving_average_of_the_generators():

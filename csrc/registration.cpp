@@ -40,7 +40,11 @@ STABLE_TORCH_LIBRARY(cyclegan_fast_C, library) {
       "instance_norm_act_workspace(int n, int c, int h, int w, bool channels_last, str device) "
       "-> int");
 
-  // Around the products of the weight's gradient by Winograd's algorithm; on the CPU alone.
+  // Around the library's products, on the CPU alone: of a thin layer, row by row, and of the
+  // weight's gradient by Winograd's algorithm.
+  library.def(
+      "reflect_conv2d_sum_rows(Tensor rows, Tensor? bias, bool back, Tensor(a!) image) -> ()");
+  library.def("reflect_conv2d_spread_rows(Tensor image, Tensor(a!) rows) -> ()");
   library.def(
       "reflect_conv2d_winograd_factors(Tensor image, bool of_result, int first, "
       "Tensor(a!) factors) -> ()");

@@ -1,15 +1,37 @@
 // SPDX-License-Identifier: MIT
-// reflect_conv2d: what the torch side hands to the kernels of Winograd's weight gradient, which the
-// CPU has alone. Everything is float32; images are channels_last.
+// reflect_conv2d: what the torch side hands to the kernels around the library's products, which the
+// CPU has alone. Images are channels_last.
 #pragma once
 
 #include <cstdint>
 
+#include "common/dtype.h"
+
 namespace cyclegan_fast {
+
+// A thin layer as convolutions of single rows, as many as the kernel has, whose results lie side by
+// side: channels [taps * C], tap by tap.
+//   sum     image[n, h] = bias + the sum over t of rows[n, h + t, channels t C to (t + 1) C], or of
+//           rows[n, h - t, ...] where it goes back
+//   spread  rows[n, h, channels t C to (t + 1) C] = image[n, h - t]
+// Beyond the first and the last row is zero.
+struct ThinRowsParams {
+  Dtype dtype;
+  int64_t taps, c;
+  int64_t w;          // of both
+  int64_t h, rows_h;  // of the image, of the rows
+  bool back;          // of sum
+  const void* rows;   // [N, taps C, rows_h, w]
+  void* rows_out;     // of spread
+  const void* image;  // [N, C, h, w]
+  void* image_out;    // of sum
+  const void* bias;   // [C] of the dtype, or none
+};
 
 // F(3x3, 2x2): products that a window of 2 x 2 results, thus of 4 x 4 values of x, is made of.
 constexpr int64_t kWinogradProducts = 16;
 
+// Winograd's transforms are of float32.
 // Windows [first, first + count) of an image, transformed into the factors of the products.
 struct WinogradFactorsParams {
   bool of_result;  // windows of grad_y (2 x 2), not of x (4 x 4); both two pixels apart

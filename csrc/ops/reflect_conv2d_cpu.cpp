@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// reflect_conv2d on the CPU: registers the raw ops around the products of Winograd's weight
-// gradient, and shares windows and channels out among the threads.
+// reflect_conv2d on the CPU: registers the raw ops around the library's products, and shares
+// windows, channels and rows out among the threads.
 #include "common/check.h"
 #include "ops/reflect_conv2d_cpu_kernels.h"
 
@@ -63,9 +63,64 @@ void reflect_conv2d_winograd_gather(const Tensor& products,       // [16, C_out,
   });
 }
 
+// Whichever of the two is written.
+ThinRowsParams thin_rows(const Checker& check, const Tensor& rows, const Tensor& image) {
+  for (const Tensor* each : {&rows, &image})
+    if (each->dim() != 4)
+      check.fail(each == &rows ? "rows" : "image", "of shape [N, C, H, W]",
+                 list_text(each->sizes()));
+  const auto wide = rows.sizes(), thin = image.sizes();
+  const int64_t n = thin[0], c = thin[1], h = thin[2], w = thin[3];
+  const Dtype dtype = check.dtype("image", image);
+  check.image("image", image, {n, c, h, w}, dtype, Layout::kChannelsLast);
+  const int64_t taps = c ? wide[1] / c : 0;
+  check.image("rows", rows, {n, taps * c, wide[2], w}, dtype, Layout::kChannelsLast);
+  return {.dtype = dtype,
+          .taps = taps,
+          .c = c,
+          .w = w,
+          .h = h,
+          .rows_h = wide[2],
+          .back = false,
+          .rows = nullptr,
+          .rows_out = nullptr,
+          .image = nullptr,
+          .image_out = nullptr,
+          .bias = nullptr};
+}
+
+void reflect_conv2d_sum_rows(const Tensor& rows,  // [N, taps C, rows, W], channels_last
+                             const OptionalTensor& bias, bool back,
+                             const Tensor& image) {  // [N, C, H, W], channels_last
+  const Checker check("reflect_conv2d_sum_rows", rows);
+  ThinRowsParams params = thin_rows(check, rows, image);
+  if (bias) check.contiguous("bias", *bias, {params.c}, params.dtype);
+  params.back = back;
+  params.rows = data(rows);
+  params.bias = data(bias);
+  params.image_out = mutable_data(image);
+  parallel_for(
+      image.sizes()[0] * params.h, params.w * params.taps * params.c,
+      [&](int64_t begin, int64_t end) { reflect_conv2d_kernels().sum_rows(params, begin, end); });
+}
+
+void reflect_conv2d_spread_rows(const Tensor& image,   // [N, C, H, W], channels_last
+                                const Tensor& rows) {  // [N, taps C, rows, W], channels_last
+  const Checker check("reflect_conv2d_spread_rows", image);
+  ThinRowsParams params = thin_rows(check, rows, image);
+  params.image = data(image);
+  params.rows_out = mutable_data(rows);
+  parallel_for(image.sizes()[0] * params.rows_h, params.w * params.taps * params.c,
+               [&](int64_t begin, int64_t end) {
+                 reflect_conv2d_kernels().spread_rows(params, begin, end);
+               });
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cyclegan_fast_C, CPU, library) {
+  library.impl("reflect_conv2d_sum_rows", TORCH_BOX(&reflect_conv2d_sum_rows));
+  library.impl("reflect_conv2d_spread_rows", TORCH_BOX(&reflect_conv2d_spread_rows));
   library.impl("reflect_conv2d_winograd_factors", TORCH_BOX(&reflect_conv2d_winograd_factors));
   library.impl("reflect_conv2d_winograd_gather", TORCH_BOX(&reflect_conv2d_winograd_gather));
 }

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
-// The transforms around the products of Winograd's F(3x3, 2x2), on the CPU; compiled once per
-// instruction set. With B, G and A of Lavin and Gray, "Fast Algorithms for Convolutional Neural
-// Networks" (2016), section 4.1, forward is y = A'((G w G') * (B' x B)) A, so of the weight's
-// gradient a window's share is G'((A grad_y A') * (B' x B)) G.
+// What goes before and after the library's products, on the CPU; compiled once per instruction set.
+//
+// Winograd's F(3x3, 2x2): with B, G and A of Lavin and Gray, "Fast Algorithms for Convolutional
+// Neural Networks" (2016), section 4.1, forward is y = A'((G w G') * (B' x B)) A, so of the
+// weight's gradient a window's share is G'((A grad_y A') * (B' x B)) G.
 #include "ops/reflect_conv2d_cpu_kernels.h"
 
+#include "common/rows.h"
+#include "common/scratch.h"
 #include "common/unit.h"
 #include "common/vec.h"
 
@@ -118,9 +121,56 @@ void gather(const WinogradGatherParams& p, int64_t begin, int64_t end) {
   }
 }
 
+template <class T>
+void sum_rows_of(const ThinRowsParams& p, int64_t begin, int64_t end) {
+  const int64_t pixel = p.taps * p.c, row_size = p.w * pixel;
+  const Scratch<Acc<T>> sums(p.w * p.c);
+  for (int64_t task = begin; task < end; ++task) {
+    const int64_t image = task / p.h, h = task % p.h;
+    const T* bias = static_cast<const T*>(p.bias);
+    for (int64_t w = 0; w < p.w; ++w)
+      for (int64_t c = 0; c < p.c; ++c) sums[w * p.c + c] = bias ? to_accumulator(bias[c]) : 0;
+    for (int64_t t = 0; t < p.taps; ++t) {
+      const int64_t from = p.back ? h - t : h + t;
+      if (from < 0 || from >= p.rows_h) continue;
+      const T* row = static_cast<const T*>(p.rows) + (image * p.rows_h + from) * row_size + t * p.c;
+      for (int64_t w = 0; w < p.w; ++w)
+        for (int64_t c = 0; c < p.c; ++c) sums[w * p.c + c] += to_accumulator(row[w * pixel + c]);
+    }
+    convert(static_cast<T*>(p.image_out) + task * p.w * p.c, static_cast<const Acc<T>*>(sums),
+            p.w * p.c);
+  }
+}
+
+template <class T>
+void spread_rows_of(const ThinRowsParams& p, int64_t begin, int64_t end) {
+  const int64_t pixel = p.taps * p.c;
+  for (int64_t task = begin; task < end; ++task) {
+    const int64_t image = task / p.rows_h, h = task % p.rows_h;
+    T* row = static_cast<T*>(p.rows_out) + task * p.w * pixel;
+    for (int64_t t = 0; t < p.taps; ++t) {
+      const int64_t from = h - t;
+      const bool inside = from >= 0 && from < p.h;
+      const T* source =
+          inside ? static_cast<const T*>(p.image) + (image * p.h + from) * p.w * p.c : nullptr;
+      for (int64_t w = 0; w < p.w; ++w)
+        for (int64_t c = 0; c < p.c; ++c)
+          row[w * pixel + t * p.c + c] = inside ? source[w * p.c + c] : T{};
+    }
+  }
+}
+
+void sum_rows(const ThinRowsParams& p, int64_t begin, int64_t end) {
+  with_dtype(p.dtype, [&](auto type) { sum_rows_of<decltype(type)>(p, begin, end); });
+}
+
+void spread_rows(const ThinRowsParams& p, int64_t begin, int64_t end) {
+  with_dtype(p.dtype, [&](auto type) { spread_rows_of<decltype(type)>(p, begin, end); });
+}
+
 }  // namespace
 
-CYCLEGAN_FAST_DEFINE_KERNELS(ReflectConv2dKernels, reflect_conv2d) = {.factors = factors,
-                                                                      .gather = gather};
+CYCLEGAN_FAST_DEFINE_KERNELS(ReflectConv2dKernels, reflect_conv2d) = {
+    .factors = factors, .sum_rows = sum_rows, .spread_rows = spread_rows, .gather = gather};
 
 }  // namespace cyclegan_fast

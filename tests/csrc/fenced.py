@@ -128,6 +128,7 @@ def call(seed: int, at_end: bool) -> None:
     ops.generator_loss_fwd(*made, target, target, weights, loss, tanh, *outputs)
     ops.generator_loss_bwd(loss, x, *[None] * 5, grads[0], *[None] * 5)
     winograd(draw, fences, (n, c, h, w))
+    thin(draw, fences, (n, draw.choice((1, 3, 4)), h, w), dtype)
     fences.remove()
 
 
@@ -145,6 +146,19 @@ def winograd(draw: random.Random, fences: Fences, shape: tuple[int, ...]) -> Non
     products = fences.random((16, results[1], c), torch.float32)
     grad_weight = fences.tensor((results[1], c, 3, 3), torch.float32, channels_last=True)
     ops.reflect_conv2d_winograd_gather(products, grad_weight)
+
+
+def thin(draw: random.Random, fences: Fences, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """A thin layer's rows, added and spread."""
+    ops = torch.ops.cyclegan_fast_C
+    n, c, h, w = shape
+    taps = draw.choice((1, 2, 7))
+    for back in (False, True):
+        rows_of = max(1, h - taps + 1) if back else h + taps - 1
+        rows = fences.random((n, taps * c, rows_of, w), dtype, channels_last=True)
+        image = fences.random(shape, dtype, channels_last=True)
+        ops.reflect_conv2d_sum_rows(rows, fences.random((c,), dtype), back, image)
+        ops.reflect_conv2d_spread_rows(image, rows)
 
 
 def main() -> None:

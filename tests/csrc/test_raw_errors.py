@@ -181,6 +181,35 @@ def test_winograds_transforms_refuse(part, arguments, message):
         getattr(ops, op)(*arguments)
 
 
+THIN = torch.zeros(2, 3, 4, 7).contiguous(memory_format=torch.channels_last)
+ROWS = torch.zeros(2, 9, 6, 7).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("op", "arguments", "message"),
+    [
+        ("sum_rows", (ROWS[0], None, False, THIN), "rows must be of shape [N, C, H, W], got [9, 6"),
+        ("sum_rows", (ROWS, None, False, THIN[0]), "image must be of shape [N, C, H, W], got [3, "),
+        ("sum_rows", (ROWS[:, :8], None, False, THIN), "rows must be of shape [2, 6, 6, 7], got"),
+        ("sum_rows", (ROWS[..., 1:], None, False, THIN), "rows must be of shape [2, 9, 6, 7], got"),
+        (
+            "sum_rows",
+            (ROWS.half(), None, False, THIN),
+            "rows must be of dtype float32, got float16",
+        ),
+        ("sum_rows", (ROWS.contiguous(), None, False, THIN), "rows must be channels_last as"),
+        ("sum_rows", (ROWS, THIN[0, 0, 0], False, THIN), "bias must be of shape [3], got [7]"),
+        ("spread_rows", (THIN.contiguous(), ROWS), "image must be channels_last as the first ten"),
+        ("spread_rows", (THIN.int(), ROWS), "image must be float16, bfloat16, float32 or float64"),
+        ("spread_rows", (THIN[:1], ROWS), "rows must be of shape [1, 9, 6, 7], got [2, 9, 6, 7]"),
+    ],
+)
+def test_thin_rows_refuse(op, arguments, message):
+    op = f"reflect_conv2d_{op}"
+    with pytest.raises(RuntimeError, match=re.escape(f"cyclegan_fast_C::{op}: {message}")):
+        getattr(ops, op)(*arguments)
+
+
 def test_winograds_transforms_accept_what_is_right():
     ops.reflect_conv2d_winograd_factors(IMAGE, False, 0, torch.empty(12, 16, 3))
     ops.reflect_conv2d_winograd_factors(IMAGE, True, 4, torch.empty(20, 16, 3))

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The transforms of Winograd's weight gradient on the CPU, against the matrices they stand for."""
+"""What goes around the library's products on the CPU: rows, and Winograd's transforms."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 import torch.nn.functional as F
-from raw_calls import Guarded, assert_near, ops, placed
+from raw_calls import DTYPES, Guarded, assert_near, ops, placed
 
 wide = torch.float64
 B = torch.tensor([[1, 0, 0, 0], [0, 1, -1, 1], [-1, 1, 1, 0], [0, 0, 0, -1]], dtype=wide)
@@ -65,3 +65,47 @@ def test_factors_have_the_same_bits_on_any_number_of_threads():
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+# One tap, one channel, an image lower than the kernel, rows no multiple of a vector.
+THIN = [((2, 3, 6, 37), 7), ((1, 1, 1, 5), 3), ((1, 4, 9, 16), 1), ((3, 2, 2, 3), 5)]
+
+
+def added(rows, c: int, taps: int, back: bool, height: int):
+    """What sum_rows must make, in float64."""
+    total = torch.zeros(len(rows), c, height, rows.shape[3], dtype=wide)
+    for h in range(height):
+        for t in range(taps):
+            row = h - t if back else h + t
+            if 0 <= row < rows.shape[2]:
+                total[:, :, h] += rows[:, t * c : (t + 1) * c, row].double()
+    return total
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize(("shape", "taps"), THIN, ids=str)
+def test_sums_of_rows_equal_the_formula(shape, taps, back, dtype):
+    n, c, h, w = shape
+    height = max(1, h - taps + 1) if back else h + taps - 1
+    rows = placed(torch.randn(n, taps * c, height, w, dtype=wide).to(dtype), "channels_last")
+    bias = placed(torch.randn(c, dtype=wide).to(dtype))
+    made = Guarded(shape, dtype, "channels_last")
+    ops.reflect_conv2d_sum_rows(rows, bias, back, made.tensor)
+    expected = added(rows, c, taps, back, h)
+    assert_near(made.check("y"), expected + bias.double()[:, None, None], "y", terms=8)
+    ops.reflect_conv2d_sum_rows(rows, None, back, made.tensor)
+    assert_near(made.check("y"), expected, "without a bias", terms=8)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("shape", "taps"), THIN, ids=str)
+def test_rows_are_copies_bit_for_bit(shape, taps, dtype):
+    n, c, h, w = shape
+    image = placed(torch.randn(shape, dtype=wide).to(dtype), "channels_last")
+    made = Guarded((n, taps * c, h + taps - 1, w), dtype, "channels_last")
+    ops.reflect_conv2d_spread_rows(image, made.tensor)
+    expected = torch.zeros(n, taps * c, h + taps - 1, w, dtype=dtype)
+    for t in range(taps):
+        expected[:, t * c : (t + 1) * c, t : t + h] = image
+    assert torch.equal(made.check("rows"), expected)

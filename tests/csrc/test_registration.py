@@ -15,8 +15,8 @@ from cyclegan_fast.ops import PackedPictures
 
 NAMESPACE = "cyclegan_fast_C"
 STEMS = sorted(path.parent.name for path in Path(cyclegan_fast.__file__).parent.glob("ops/*/op.py"))
-# Their compiled kernels are PyTorch's, and cuDNN's and oneDNN's behind reflect_pad2d's and around
-# Winograd's.
+# Their compiled kernels are PyTorch's, and cuDNN's and oneDNN's behind and before kernels
+# of ours.
 UNCOMPILED = {"adam", "reflect_conv2d"}
 WITHOUT_GRADIENT = {"augment", "pool_exchange"}
 WITHOUT_TENSORS = {
@@ -39,7 +39,8 @@ def test_every_stem_has_forward_and_backward():
     expected -= {f"{stem}_bwd" for stem in WITHOUT_GRADIENT}
     expected |= {"instance_norm_act_apply"}  # forward from statistics taken elsewhere
     expected |= {f"instance_norm_act_{way}_pair" for way in ("fwd", "bwd")}
-    expected |= {f"reflect_conv2d_winograd_{part}" for part in ("factors", "gather")}
+    parts = ("winograd_factors", "winograd_gather", "sum_rows", "spread_rows")
+    expected |= {f"reflect_conv2d_{part}" for part in parts}
     assert set(declared()) == expected
 
 
@@ -77,6 +78,7 @@ def calls():
     many = torch.empty(ops.generator_loss_workspace(1, 1, x.numel(), x.numel()))
     one, like = torch.ones(()), lambda: torch.empty_like(x)
     image = torch.randn(1, 3, 6, 7).contiguous(memory_format=torch.channels_last)
+    lasting = torch.randn(1, 9, 8, 7).contiguous(memory_format=torch.channels_last)
     filters = torch.empty(4, 3, 3, 3).contiguous(memory_format=torch.channels_last)
     norm = (None, None, x, 1, 0.2, pad, 1e-5, y, stats, stats.clone(), work)
     grad_norm = (torch.randn_like(y), x, x, None, None, mean, rstd, 1, 0.2, pad)
@@ -95,6 +97,8 @@ def calls():
         "instance_norm_act_apply": (x, None, None, x, mean, rstd, 1, 0.2, pad, y),
         "augment_fwd": (packed.levels, packed.table, packed.taps, picks, like()),
         "pool_exchange_fwd": (torch.randn(3, *x.shape[1:]), x, first, first, like()),
+        "reflect_conv2d_sum_rows": (lasting, None, False, image.clone()),
+        "reflect_conv2d_spread_rows": (image, lasting.clone()),
         "reflect_conv2d_winograd_factors": (image, False, 1, torch.empty(5, 16, 3)),
         "reflect_conv2d_winograd_gather": (torch.randn(16, 4, 3), torch.empty_like(filters)),
         "reflect_pad2d_fwd": (x, pad, y),

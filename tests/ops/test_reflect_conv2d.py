@@ -14,7 +14,7 @@ from numerics import EPS
 from cyclegan_fast import backend
 from cyclegan_fast.errors import BackendUnavailableError
 from cyclegan_fast.ops import reflect_conv2d, reflect_conv2d_reference
-from cyclegan_fast.ops.reflect_conv2d import explain, table
+from cyclegan_fast.ops.reflect_conv2d import explain, library, table
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 FORMATS = [torch.contiguous_format, torch.channels_last]
@@ -222,6 +222,21 @@ def test_under_autocast_it_is_torchs_convolution(half, device, each_backend):
         near = 4 * EPS[half] if each_backend == "reference" else 0.0
         largest = theirs.float().abs().max().item()
         torch.testing.assert_close(ours, theirs.float(), rtol=0, atol=near * largest)
+
+
+def test_under_autocast_without_a_compiled_pad(device, monkeypatch):
+    monkeypatch.setattr(library, "_pad_backend", lambda x: "reference")
+    leaves = operands((2, 5, 7, 8), (4, 5, 3, 3), torch.float32, device)
+    with backend.use_backend("native"):
+        with torch.autocast(device, torch.bfloat16):
+            y = reflect_conv2d(*leaves, padding=1)
+        gradients = torch.autograd.grad(y, leaves, torch.ones_like(y))
+        rounded = [leaf.detach().bfloat16().requires_grad_() for leaf in leaves]
+        expected = reflect_conv2d(*rounded, padding=1)
+    assert torch.equal(y, expected)
+    truth = torch.autograd.grad(expected, rounded, torch.ones_like(y))
+    for ours, theirs in zip(gradients, truth, strict=True):
+        assert torch.equal(ours, theirs.float())
 
 
 def test_under_autocast_float64_stays(device):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cyclegan_fast import backend
 from cyclegan_fast.ops import _common
-from cyclegan_fast.ops.reflect_conv2d import winograd
+from cyclegan_fast.ops.reflect_conv2d import thin, winograd
 from cyclegan_fast.ops.reflect_pad2d import reflect_pad2d_reference
 
 aten = torch.ops.aten
@@ -30,9 +30,11 @@ def convolved(
         wide_bias = None if bias is None else bias.float()
         y = convolved(x.float(), weight.float(), wide_bias, padding, stride, tanh)
         return y.to(x.dtype)
-    y = aten.convolution(
-        _padded(x, padding), weight, bias, [stride] * 2, [0, 0], [1, 1], False, [0, 0], 1
-    )
+    padded = _padded(x, padding)
+    if thin.few_results(padded, weight, stride):
+        y = thin.convolved(padded, weight, bias)
+    else:
+        y = aten.convolution(padded, weight, bias, [stride] * 2, [0, 0], [1, 1], False, [0, 0], 1)
     return torch.tanh_(y) if tanh else y
 
 
@@ -62,30 +64,41 @@ def gradients(
         grad_y = aten.tanh_backward(grad_y, y)
     # The gradient of x reads no image, only its shape and layout.
     padded = _padded(x, padding) if needs[1] else _empty_padded(x, padding)
-    by_winograd = needs[1:] == (True, False) and winograd.serves(padded, weight, stride)
-    grad_weight = winograd.weight_gradient(grad_y, padded) if by_winograd else None
-    asked = [needs[0], needs[1] and not by_winograd, needs[2]]
-    if not any(asked):
-        return None, grad_weight, None
-    grad_padded, made_weight, grad_bias = aten.convolution_backward(
-        grad_y,
-        padded,
-        weight,
-        [weight.shape[0]] if needs[2] else None,
-        [stride] * 2,
-        [0, 0],
-        [1, 1],
-        False,
-        [0, 0],
-        1,
-        asked,
-    )
-    # oneDNN makes more than it is asked for.
-    return (
-        _folded(grad_padded, x, padding) if needs[0] else None,
-        made_weight if asked[1] else grad_weight,
-        grad_bias if needs[2] else None,
-    )
+    of_padded, of_weight, of_bias = _of_padded(grad_y, padded, weight, stride, needs)
+    of_x = None if of_padded is None else _folded(of_padded, x, padding)
+    return of_x, of_weight, of_bias
+
+
+def _of_padded(
+    grad_y: Tensor, padded: Tensor, weight: Tensor, stride: int, needs: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    if thin.few_results(padded, weight, stride):
+        return thin.gradients(grad_y, padded, weight, needs)
+    of_x = of_weight = of_bias = None
+    if needs[0] and thin.few_channels(padded, weight, stride):
+        of_x = thin.gradient_of_few_channels(grad_y, padded, weight)
+    if needs[1:] == (True, False) and winograd.serves(padded, weight, stride):
+        of_weight = winograd.weight_gradient(grad_y, padded)
+    asked = [needs[0] and of_x is None, needs[1] and of_weight is None, needs[2]]
+    if any(asked):
+        made = aten.convolution_backward(
+            grad_y,
+            padded,
+            weight,
+            [weight.shape[0]] if needs[2] else None,
+            [stride] * 2,
+            [0, 0],
+            [1, 1],
+            False,
+            [0, 0],
+            1,
+            asked,
+        )
+        # oneDNN makes more than it is asked for.
+        of_x = made[0] if asked[0] else of_x
+        of_weight = made[1] if asked[1] else of_weight
+        of_bias = made[2] if asked[2] else None
+    return of_x, of_weight, of_bias
 
 
 def _misread(x: Tensor, weight: Tensor, padding: int, stride: int) -> bool:
@@ -108,7 +121,8 @@ def _padded(x: Tensor, padding: int) -> Tensor:
         return x
     name = _pad_backend(x)
     if name == "reference":
-        return reflect_pad2d_reference(x, padding)
+        with torch.autocast(x.device.type, enabled=False):  # on a CPU it would pad in float32
+            return reflect_pad2d_reference(x, padding)
     padded = _empty_padded(x, padding)
     _common.kernels(_PAD, name).reflect_pad2d_fwd(x, padding, padded)
     return padded

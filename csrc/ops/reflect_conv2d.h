@@ -18,21 +18,21 @@ namespace cyclegan_fast {
 struct ThinRowsParams {
   Dtype dtype;
   int64_t taps, c;
-  int64_t w;          // of both
-  int64_t h, rows_h;  // of the image, of the rows
-  bool back;          // of sum
-  const void* rows;   // [N, taps C, rows_h, w]
-  void* rows_out;     // of spread
-  const void* image;  // [N, C, h, w]
-  void* image_out;    // of sum
-  const void* bias;   // [C] of the dtype, or none
+  int64_t w;                    // of both
+  int64_t h, rows_h;            // of the image, of the rows
+  bool back = false;            // of sum
+  const void* rows = nullptr;   // of sum, [N, taps C, rows_h, w]
+  void* image_out = nullptr;    // of sum, [N, C, h, w]
+  const void* bias = nullptr;   // of sum, [C] of the dtype, or none
+  const void* image = nullptr;  // of spread
+  void* rows_out = nullptr;     // of spread
 };
 
 // F(3x3, 2x2): products that a window of 2 x 2 results, thus of 4 x 4 values of x, is made of.
 constexpr int64_t kWinogradProducts = 16;
 
-// Winograd's transforms are of float32.
-// Windows [first, first + count) of an image, transformed into the factors of the products.
+// Windows [first, first + count) of an image in float32, transformed into the factors of the
+// products.
 struct WinogradFactorsParams {
   bool of_result;  // windows of grad_y (2 x 2), not of x (4 x 4); both two pixels apart
   int64_t c, h, w;

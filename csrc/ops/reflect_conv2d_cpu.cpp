@@ -63,7 +63,7 @@ void reflect_conv2d_winograd_gather(const Tensor& products,       // [16, C_out,
   });
 }
 
-// Whichever of the two is written.
+// What both directions have in common; whichever of the two is written.
 ThinRowsParams thin_rows(const Checker& check, const Tensor& rows, const Tensor& image) {
   for (const Tensor* each : {&rows, &image})
     if (each->dim() != 4)
@@ -75,18 +75,14 @@ ThinRowsParams thin_rows(const Checker& check, const Tensor& rows, const Tensor&
   check.image("image", image, {n, c, h, w}, dtype, Layout::kChannelsLast);
   const int64_t taps = c ? wide[1] / c : 0;
   check.image("rows", rows, {n, taps * c, wide[2], w}, dtype, Layout::kChannelsLast);
-  return {.dtype = dtype,
-          .taps = taps,
-          .c = c,
-          .w = w,
-          .h = h,
-          .rows_h = wide[2],
-          .back = false,
-          .rows = nullptr,
-          .rows_out = nullptr,
-          .image = nullptr,
-          .image_out = nullptr,
-          .bias = nullptr};
+  ThinRowsParams params;
+  params.dtype = dtype;
+  params.taps = taps;
+  params.c = c;
+  params.w = w;
+  params.h = h;
+  params.rows_h = wide[2];
+  return params;
 }
 
 void reflect_conv2d_sum_rows(const Tensor& rows,  // [N, taps C, rows, W], channels_last

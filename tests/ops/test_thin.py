@@ -74,6 +74,15 @@ def test_each_gradient_by_itself(needs, dtype, calls):
     assert calls.count("gradients") == 2
 
 
+def test_what_is_factored_is_what_comes_back(monkeypatch):
+    x, weight, bias = operands((1, 3, 9, 8), (16, 3, 7, 7), torch.float32, "cpu", LAST)
+    y = reflect_conv2d(x, weight, bias, padding=0)
+    monkeypatch.setattr(thin, "gradient_of_few_channels", lambda g, x, w: torch.full_like(x, 7.0))
+    gradients = torch.autograd.grad(y.sum(), (x, weight, bias))
+    assert (gradients[0] == 7).all()
+    assert not any((gradient == 7).all() for gradient in gradients[1:])
+
+
 @pytest.mark.parametrize(
     ("layout", "weight", "stride"),
     [

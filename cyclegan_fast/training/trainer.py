@@ -264,9 +264,11 @@ class Trainer:
         return Given(self._pictures(batch[source]), self._pictures(batch[target]))
 
     def _pictures(self, of: Tensor | PickedPictures) -> Tensor | PickedPictures:
-        wanted = self.networks.dtype, self.memory_format
-        if isinstance(of, PickedPictures) and (of.dtype, of.memory_format) == wanted:
-            return of
+        if isinstance(of, PickedPictures):
+            # The device as tensors name it, with its number.
+            wanted = self.engine.weights.together.device, self.networks.dtype, self.memory_format
+            if (of.device, of.dtype, of.memory_format) == wanted:
+                return of
         return of.to(
             device=self.device,
             dtype=self.networks.dtype,

@@ -153,9 +153,13 @@ class Checker {
            text(x.numel(), " elements, strides ", list_text(x.strides())));
   }
 
+  void four_dimensions(const char* argument, const Tensor& x) const {
+    if (x.dim() != 4) fail(argument, "of shape [N, C, H, W]", list_text(x.sizes()));
+  }
+
   // The layout of a 4-D image; fails if it is dense in neither.
   Layout layout(const char* argument, const Tensor& x) const {
-    if (x.dim() != 4) fail(argument, "of shape [N, C, H, W]", list_text(x.sizes()));
+    four_dimensions(argument, x);
     if (has_layout(x, Layout::kContiguous)) return Layout::kContiguous;
     if (!has_layout(x, Layout::kChannelsLast))
       fail(argument, "contiguous or channels_last", "strides " + list_text(x.strides()));

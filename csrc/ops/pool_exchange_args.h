@@ -14,8 +14,7 @@ inline PoolExchangeParams pool_exchange_args(const Tensor& rows, const Tensor& p
   const Dtype dtype = check.dtype("rows", rows);
   const Layout layout = check.layout("rows", rows);
   const auto sizes = rows.sizes();
-  if (pictures.dim() != 4)
-    check.fail("pictures", "of shape [N, C, H, W]", list_text(pictures.sizes()));
+  check.four_dimensions("pictures", pictures);
   const int64_t n = pictures.sizes()[0], c = sizes[1], h = sizes[2], w = sizes[3];
   if (sizes[0] < 2) check.fail("rows", "of at least two pictures", list_text(sizes));
   check.image("pictures", pictures, {n, c, h, w}, dtype, layout);

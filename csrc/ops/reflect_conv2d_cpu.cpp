@@ -14,7 +14,7 @@ void reflect_conv2d_winograd_factors(const Tensor& image,  // [N, C, H, W], chan
                                      bool of_result, int64_t first,
                                      const Tensor& factors) {  // [windows, 16, C]
   const Checker check("reflect_conv2d_winograd_factors", image);
-  if (image.dim() != 4) check.fail("image", "of shape [N, C, H, W]", list_text(image.sizes()));
+  check.four_dimensions("image", image);
   const auto sizes = image.sizes();
   const int64_t n = sizes[0], c = sizes[1], h = sizes[2], w = sizes[3];
   check.image("image", image, {n, c, h, w}, Dtype::kFloat32, Layout::kChannelsLast);
@@ -65,10 +65,8 @@ void reflect_conv2d_winograd_gather(const Tensor& products,       // [16, C_out,
 
 // What both directions have in common; whichever of the two is written.
 ThinRowsParams thin_rows(const Checker& check, const Tensor& rows, const Tensor& image) {
-  for (const Tensor* each : {&rows, &image})
-    if (each->dim() != 4)
-      check.fail(each == &rows ? "rows" : "image", "of shape [N, C, H, W]",
-                 list_text(each->sizes()));
+  check.four_dimensions("rows", rows);
+  check.four_dimensions("image", image);
   const auto wide = rows.sizes(), thin = image.sizes();
   const int64_t n = thin[0], c = thin[1], h = thin[2], w = thin[3];
   const Dtype dtype = check.dtype("image", image);

@@ -74,13 +74,11 @@ class PickedPictures:
 
     def static(self) -> PickedPictures:
         """Return a batch on the device whose memory stays, for other batches to be copied into."""
-        picks = torch.empty_like(self.picks, device=self.device)
-        pictures = self.pictures
-        if self.most_bytes:
-            levels = torch.empty(self.most_bytes, dtype=torch.uint8, device=self.device)
-            table = torch.empty_like(pictures.table, device=self.device)
-            pictures = dataclasses.replace(pictures, levels=levels, table=table)
-        made = dataclasses.replace(self, pictures=pictures, picks=picks)
+        made = self._placed(
+            torch.empty(self.most_bytes, dtype=torch.uint8, device=self.device),
+            torch.empty_like(self.pictures.table, device=self.device),
+            torch.empty_like(self.picks, device=self.device),
+        )
         made.copy_(self)
         return made
 
@@ -94,14 +92,15 @@ class PickedPictures:
             mine.table.copy_(given.table, non_blocking=non_blocking)
 
     def _on_device(self) -> PickedPictures:
-        def here(x: Tensor) -> Tensor:
-            return x.to(self.device, non_blocking=True)
+        given = self.pictures.levels, self.pictures.table, self.picks
+        return self._placed(*(x.to(self.device, non_blocking=True) for x in given))
 
+    def _placed(self, levels: Tensor, table: Tensor, picks: Tensor) -> PickedPictures:
+        """Return the same with what changes from batch to batch in other memory."""
         pictures = self.pictures
         if self.most_bytes:
-            levels, table = here(pictures.levels), here(pictures.table)
             pictures = dataclasses.replace(pictures, levels=levels, table=table)
-        return dataclasses.replace(self, pictures=pictures, picks=here(self.picks))
+        return dataclasses.replace(self, pictures=pictures, picks=picks)
 
 
 def gathered(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cyclegan_fast import backend
 from cyclegan_fast.ops import _common
-from cyclegan_fast.ops.reflect_conv2d import thin, winograd
+from cyclegan_fast.ops.reflect_conv2d import convolution, thin, winograd
 from cyclegan_fast.ops.reflect_pad2d import reflect_pad2d_reference
 
 aten = torch.ops.aten
@@ -34,7 +34,7 @@ def convolved(
     if thin.few_results(padded, weight, stride):
         y = thin.convolved(padded, weight, bias)
     else:
-        y = aten.convolution(padded, weight, bias, [stride] * 2, [0, 0], [1, 1], False, [0, 0], 1)
+        y = convolution.convolution(padded, weight, bias, stride)
     return torch.tanh_(y) if tanh else y
 
 
@@ -74,31 +74,14 @@ def _of_padded(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     if thin.few_results(padded, weight, stride):
         return thin.gradients(grad_y, padded, weight, needs)
-    of_x = of_weight = of_bias = None
+    of_x = of_weight = None
     if needs[0] and thin.few_channels(padded, weight, stride):
         of_x = thin.gradient_of_few_channels(grad_y, padded, weight)
     if needs[1:] == (True, False) and winograd.serves(padded, weight, stride):
         of_weight = winograd.weight_gradient(grad_y, padded)
-    asked = [needs[0] and of_x is None, needs[1] and of_weight is None, needs[2]]
-    if any(asked):
-        made = aten.convolution_backward(
-            grad_y,
-            padded,
-            weight,
-            [weight.shape[0]] if needs[2] else None,
-            [stride] * 2,
-            [0, 0],
-            [1, 1],
-            False,
-            [0, 0],
-            1,
-            asked,
-        )
-        # oneDNN makes more than it is asked for.
-        of_x = made[0] if asked[0] else of_x
-        of_weight = made[1] if asked[1] else of_weight
-        of_bias = made[2] if asked[2] else None
-    return of_x, of_weight, of_bias
+    left = (needs[0] and of_x is None, needs[1] and of_weight is None, needs[2])
+    made = convolution.gradients(grad_y, padded, weight, left, stride)
+    return made[0] if left[0] else of_x, made[1] if left[1] else of_weight, made[2]
 
 
 def _misread(x: Tensor, weight: Tensor, padding: int, stride: int) -> bool:

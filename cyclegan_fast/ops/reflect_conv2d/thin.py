@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast import _extension
+from cyclegan_fast.ops.reflect_conv2d import convolution
 
-aten = torch.ops.aten
 MOST_THIN = 4  # channels
 LEAST_WIDE = 16
 LEAST_ROWS = 5  # of the kernel
@@ -44,7 +44,7 @@ def convolved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         bias: [C_out] or None.
     """
     out_channels, _, rows, _ = weight.shape
-    t = _channels_last(_convolution(x, _rows_of_results(weight)))
+    t = _channels_last(convolution.convolution(x, _rows_of_results(weight)))
     n, _, height, width = t.shape
     y = _empty((n, out_channels, height - rows + 1, width), x)
     bias = None if bias is None else bias.contiguous()
@@ -64,17 +64,16 @@ def gradients(
         needs: of which.
     """
     out_channels, channels, rows, columns = weight.shape
-    factored = [needs[0] and x.dtype == torch.bfloat16, needs[1], False]
+    factored = (needs[0] and x.dtype == torch.bfloat16, needs[1], False)
     of_x = of_weight = None
     if any(factored):
         of_t = _empty((len(x), rows * out_channels, x.shape[2], grad_y.shape[3]), x)
         torch.ops.cyclegan_fast_C.reflect_conv2d_spread_rows(_channels_last(grad_y), of_t)
-        made = _backward(of_t, x, _rows_of_results(weight), factored)
-        of_x = made[0] if factored[0] else None
-        if needs[1]:
-            of_weight = made[1].view(rows, out_channels, channels, columns).permute(1, 2, 0, 3)
+        of_x, of_rows, _ = convolution.gradients(of_t, x, _rows_of_results(weight), factored)
+        if of_rows is not None:
+            of_weight = of_rows.view(rows, out_channels, channels, columns).permute(1, 2, 0, 3)
     if needs[0] and of_x is None:  # oneDNN is as fast where it does not use tiles
-        of_x = _backward(grad_y, x, weight, [True, False, False])[0]
+        of_x = convolution.gradient_of_x(grad_y, x, weight)
     of_bias = grad_y.sum((0, 2, 3), dtype=torch.float64).to(x.dtype) if needs[2] else None
     return of_x, of_weight, of_bias
 
@@ -91,9 +90,7 @@ def gradient_of_few_channels(grad_y: Tensor, x: Tensor, weight: Tensor) -> Tenso
     n, _, _, width = x.shape
     turned = weight.permute(0, 2, 1, 3).reshape(out_channels, rows * channels, 1, columns)
     like = _empty((n, rows * channels, grad_y.shape[2], width), x)
-    of_rows, _, _ = _backward(
-        _channels_last(grad_y), like, _channels_last(turned), [True, False, False]
-    )
+    of_rows = convolution.gradient_of_x(_channels_last(grad_y), like, _channels_last(turned))
     of_x = _empty(x.shape, x)
     torch.ops.cyclegan_fast_C.reflect_conv2d_sum_rows(_channels_last(of_rows), None, True, of_x)
     return of_x
@@ -118,16 +115,6 @@ def _rows_of_results(weight: Tensor) -> Tensor:
     out_channels, channels, rows, columns = weight.shape
     turned = weight.permute(2, 0, 1, 3).reshape(rows * out_channels, channels, 1, columns)
     return _channels_last(turned)
-
-
-def _convolution(x: Tensor, weight: Tensor) -> Tensor:
-    return aten.convolution(x, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1)
-
-
-def _backward(grad_y: Tensor, x: Tensor, weight: Tensor, needs: list[bool]) -> list[Tensor]:
-    return aten.convolution_backward(
-        grad_y, x, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, needs
-    )
 
 
 def _channels_last(x: Tensor) -> Tensor:

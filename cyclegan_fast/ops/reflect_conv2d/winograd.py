@@ -55,10 +55,11 @@ def weight_gradient(grad_y: Tensor, x: Tensor) -> Tensor:
     (n, out_channels, height, width), channels = grad_y.shape, x.shape[1]
     windows = n * ((height + 1) // 2) * ((width + 1) // 2)
     products = x.new_zeros((PRODUCTS, out_channels, channels))
-    for first in range(0, windows, WINDOWS):
-        count = min(WINDOWS, windows - first)
-        of_y = grad_y.new_empty((count, PRODUCTS, out_channels))
-        of_x = x.new_empty((count, PRODUCTS, channels))
+    at_once = min(WINDOWS, windows)
+    all_y = x.new_empty((at_once, PRODUCTS, out_channels))
+    all_x = x.new_empty((at_once, PRODUCTS, channels))
+    for first in range(0, windows, at_once):
+        of_y, of_x = all_y[: windows - first], all_x[: windows - first]
         ops.reflect_conv2d_winograd_factors(grad_y, True, first, of_y)
         ops.reflect_conv2d_winograd_factors(x, False, first, of_x)
         products.baddbmm_(of_y.permute(1, 2, 0), of_x.transpose(0, 1))

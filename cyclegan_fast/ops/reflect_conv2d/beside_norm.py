@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""What passes between a convolution and the instance norm beside it, when the convolution's kernel
+leaves what the norm would otherwise read the whole image for.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Moments(NamedTuple):
+    """Moments of a convolution's result, by chunks of each image.
+
+    Positions of an image are counted row by row at `pitch` to a row, of which the result's width
+    are pixels; chunk k holds positions `k * each` to `(k + 1) * each`.
+
+    Attributes:
+        partial: [N, chunks, 2, C] float32: of each chunk's pixels the mean, and the sum of squared
+            deviations from it; as the pixels are in memory.
+        each: positions in a chunk.
+        pitch: positions in a row, at least the width.
+    """
+
+    partial: Tensor
+    each: int
+    pitch: int
+
+
+class NormOfInput(NamedTuple):
+    """The norm whose result a convolution has read: what its backward's two sums are taken of.
+
+    The convolution's input is ``reflect_pad(act(instance_norm(x)) + residual, pad)``, and the
+    gradient that it makes is of that, padded.
+
+    Attributes:
+        x: [N, C, H, W], channels_last, the norm's input.
+        mean: [N, C] float32.
+        rstd: [N, C] float32.
+        weight: [C] float32, or None.
+        bias: [C] float32, or None.
+        act: 0 none, 1 relu, 2 leaky_relu.
+        negative_slope: of leaky_relu.
+        pad: pixels mirrored on each side.
+        skip: [N, C, H, W] in any strides, the gradient of the unpadded sum that has come another
+            way; or None.
+        partial: [N, chunks, 2, C] float32, written: sums of dz and of dz xhat of the padded pixels
+            of each tile, where dz is the gradient at the activation's input.
+    """
+
+    x: Tensor
+    mean: Tensor
+    rstd: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    act: int
+    negative_slope: float
+    pad: int
+    skip: Tensor | None
+    partial: Tensor

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""What a convolution in Triton leaves for the norm beside it, from results still in registers.
+
+Forward the norm that reads the result takes its mean and variance from moments of tiles; backward
+the norm that has made the input takes its two sums from sums of tiles. Each tile writes its own, in
+no order that shows, and the norm combines them in the tiles' order.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from cyclegan_fast.ops.instance_norm_act.triton_bwd import activation_gradient
+
+
+@triton.jit
+def leave_moments(
+    value,  # [BLOCK_P, BLOCK_C] float32
+    mask_p,  # [BLOCK_P] pixels of the image
+    channel,  # [BLOCK_C] int64
+    mask_c,  # [BLOCK_C]
+    partial_ptr,  # float32 [2, channels] of this tile of this image
+    channels,
+    DTYPE: tl.constexpr,  # of the result in memory, whose moments they are
+):
+    """Mean of a tile's pixels, and sum of their squared deviations from it.
+
+    The tile's first pixel is taken off before anything is added up: far from zero float32 would
+    lose the mean's last digits. A tile without pixels leaves zeros.
+    """
+    value = value.to(DTYPE).to(tl.float32)
+    there = mask_p[:, None] & mask_c[None, :]
+    count = tl.sum(mask_p.to(tl.int32), 0)
+    position = tl.arange(0, mask_p.shape[0])
+    first = tl.min(tl.where(mask_p, position, mask_p.shape[0]), 0)
+    origin = tl.sum(tl.where((position == first)[:, None] & there, value, 0), 0)
+    number = tl.maximum(count, 1).to(tl.float32)
+    d = tl.where(there, value - origin[None, :], 0)
+    mean = tl.sum(d, 0) / number
+    d = tl.where(there, d - mean[None, :], 0)
+    tl.store(partial_ptr + channel, origin + mean, mask=mask_c)
+    tl.store(partial_ptr + channels + channel, tl.sum(d * d, 0), mask=mask_c)
+
+
+@triton.jit
+def leave_sums(
+    grad,  # [BLOCK_P, BLOCK_C] float32: gradients of padded pixels
+    h,  # [BLOCK_P] row of the pixel that each shows
+    w,  # [BLOCK_P] its column
+    own,  # [BLOCK_P] it is that pixel itself, no mirror image of it
+    mask_p,  # [BLOCK_P]
+    channel,  # [BLOCK_C] int64
+    mask_c,  # [BLOCK_C]
+    x_ptr,  # pixel 0 of the norm's input, channels side by side
+    skip_ptr,  # the image's gradient that comes past the convolution, in any strides, or None
+    mean_ptr,  # float32 [channels] of this image
+    rstd_ptr,  # the same
+    weight_ptr,  # float32 [channels] or None
+    bias_ptr,  # the same
+    partial_ptr,  # float32 [2, channels] of this tile of this image
+    channels,
+    width,
+    skip_stride_c,
+    skip_stride_h,
+    skip_stride_w,
+    ACT: tl.constexpr,
+    SLOPE: tl.constexpr,
+    DTYPE: tl.constexpr,  # of the gradient in memory
+):
+    """Sums over a tile of dz and of dz xhat, where dz is the gradient at the activation's input.
+
+    Folding adds each padded pixel's gradient to that of the pixel it shows, and so both sums over
+    the padded pixels are those over the image.
+    """
+    mask = mask_p[:, None] & mask_c[None, :]
+    mean = tl.load(mean_ptr + channel, mask=mask_c, other=0)
+    rstd = tl.load(rstd_ptr + channel, mask=mask_c, other=0)
+    g = tl.where(mask, grad.to(DTYPE).to(tl.float32), 0)
+    if skip_ptr is not None:
+        source = h.to(tl.int64) * skip_stride_h + w.to(tl.int64) * skip_stride_w
+        source = source[:, None] + (channel * skip_stride_c)[None, :]
+        g += tl.load(skip_ptr + source, mask=mask & own[:, None], other=0).to(tl.float32)
+    source = (h * width + w).to(tl.int64)[:, None] * channels + channel[None, :]
+    d = tl.load(x_ptr + source, mask=mask, other=0).to(tl.float32) - mean[None, :]
+    scale, bias = rstd, tl.zeros_like(rstd)
+    if weight_ptr is not None:
+        scale = rstd * tl.load(weight_ptr + channel, mask=mask_c, other=0)
+    if bias_ptr is not None:
+        bias = tl.load(bias_ptr + channel, mask=mask_c, other=0)
+    dz = activation_gradient(g, d * scale[None, :] + bias[None, :], ACT, SLOPE)
+    tl.store(partial_ptr + channel, tl.sum(dz, 0), mask=mask_c)
+    sum_d = tl.sum(tl.where(mask, dz * d, 0), 0)
+    tl.store(partial_ptr + channels + channel, sum_d * rstd, mask=mask_c)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What passes between a convolution and the instance norm beside it, when the convolution's kernel
-leaves what the norm would otherwise read the whole image for.
+"""What passes between a convolution and the instance norm beside it.
+
+The convolution's kernel leaves what the norm would otherwise read the whole image for.
 """
 
 from __future__ import annotations

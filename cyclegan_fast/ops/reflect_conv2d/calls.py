@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""The calls that the implementations of reflect_conv2d in Triton take.
+
+They take one call or two: those of two networks side by side, on operands of the same sizes,
+dtypes and layouts, which are one launch then.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import NormOfInput
+
+
+class Forward(NamedTuple):
+    """A convolution.
+
+    Attributes:
+        x: [N, C, H, W].
+        weight: [C_out, C, KH, KW].
+        bias: [C_out] or None.
+        y: [N, C_out, OH, OW], written.
+        moments: [N, chunks, 2, C_out] float32, written, see beside_norm.Moments; or None.
+    """
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    y: Tensor
+    moments: Tensor | None = None
+
+
+class OfInput(NamedTuple):
+    """The gradient of a convolution's input.
+
+    Attributes:
+        grad_y: [N, C_out, OH, OW].
+        y: the result where its act was a tanh, else None.
+        weight: [C_out, C, KH, KW].
+        grad_x: [N, C, H, W], written.
+        norm: the norm that has made x, whose sums are wanted; or None.
+    """
+
+    grad_y: Tensor
+    y: Tensor | None
+    weight: Tensor
+    grad_x: Tensor
+    norm: NormOfInput | None = None
+
+
+class OfWeight(NamedTuple):
+    """The gradients of a convolution's weight and bias.
+
+    Attributes:
+        grad_y: [N, C_out, OH, OW].
+        y: the result where its act was a tanh, else None.
+        x: [N, C, H, W].
+        grad_weight: [C_out, C, KH, KW], in x's dtype or float32, written; or None.
+        grad_bias: [C_out], likewise.
+        workspace: float32.
+    """
+
+    grad_y: Tensor
+    y: Tensor | None
+    x: Tensor
+    grad_weight: Tensor | None
+    grad_bias: Tensor | None
+    workspace: Tensor

@@ -25,6 +25,25 @@ STABLE_TORCH_LIBRARY(cyclegan_fast_C, library) {
       "Tensor? bias, Tensor mean, Tensor rstd, int act, float negative_slope, int pad, "
       "Tensor(a!) grad_x, Tensor(b!)? grad_residual, Tensor(c!) sums, Tensor(d!) workspace) "
       "-> ()");
+  // The same from what a Triton convolution has left beside its own result, on CUDA and in
+  // channels_last alone: moments, or sums, of chunks of each image (beside_norm.py).
+  library.def(
+      "instance_norm_act_finish(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, "
+      "Tensor moments, int each, int pitch, int act, float negative_slope, int pad, float eps, "
+      "Tensor(a!) y, Tensor(b!) mean, Tensor(c!) rstd) -> ()");
+  library.def(
+      "instance_norm_act_bwd_finish(Tensor? grad_y, Tensor? grad_skip, Tensor x, Tensor? weight, "
+      "Tensor? bias, Tensor mean, Tensor rstd, Tensor partial, int act, float negative_slope, "
+      "int pad, Tensor(a!) grad_x, Tensor(b!)? grad_residual, Tensor(c!) sums) -> ()");
+  library.def(
+      "instance_norm_act_finish_pair(Tensor[] x, Tensor?[] weight, Tensor?[] bias, "
+      "Tensor?[] residual, Tensor[] moments, int each, int pitch, int act, float negative_slope, "
+      "int pad, float eps, Tensor(a!)[] y, Tensor(b!)[] mean, Tensor(c!)[] rstd) -> ()");
+  library.def(
+      "instance_norm_act_bwd_finish_pair(Tensor?[] grad_y, Tensor?[] grad_skip, Tensor[] x, "
+      "Tensor?[] weight, Tensor?[] bias, Tensor[] mean, Tensor[] rstd, Tensor[] partial, int act, "
+      "float negative_slope, int pad, Tensor(a!)[] grad_x, Tensor(b!)[] grad_residual, "
+      "Tensor(c!)[] sums) -> ()");
   // Two calls whose x have the same sizes, dtype and layout, of two networks side by side. An empty
   // grad_residual is none: PyTorch cannot follow lists of what may be written.
   library.def(

@@ -21,6 +21,13 @@ struct InstanceNormActSizes {
   double negative_slope;
 };
 
+// Partial results of chunks of each image's pixels, from the convolution beside the norm.
+struct Partials {
+  const void* data;  // acc [N, chunks, rows, C]; NULL where the norm's own first launch leaves them
+  int64_t chunks;
+  int64_t each, pitch;  // positions in a chunk, and in a row; those beyond the width are no pixels
+};
+
 struct InstanceNormActFwdParams : InstanceNormActSizes {
   bool given;  // mean and rstd are there already, taken elsewhere: nobody writes to them
   double eps;
@@ -31,7 +38,8 @@ struct InstanceNormActFwdParams : InstanceNormActSizes {
   void* y;             // [N, C, H + 2 pad, W + 2 pad]
   void* mean;          // acc [N, C]
   void* rstd;          // acc [N, C]
-  void* workspace;     // acc, see instance_norm_act_workspace; NULL where they are given
+  void* workspace;     // acc, see instance_norm_act_workspace; NULL where nothing is taken
+  Partials moments;  // 3 rows: a pixel, the mean of the chunk's less it, sum of squared deviations
 };
 
 // g = adjoint of reflect_pad(grad_y) + grad_skip, at least one of the two; dz = g * act'(z).
@@ -46,7 +54,8 @@ struct InstanceNormActBwdParams : InstanceNormActSizes {
   void* grad_x;         // [N, C, H, W]
   void* grad_residual;  // [N, C, H, W]: g; or NULL
   void* sums;           // acc [2, N, C]: sum of dz, sum of dz * xhat over each plane
-  void* workspace;      // acc, see instance_norm_act_workspace
+  void* workspace;      // acc, see instance_norm_act_workspace; NULL where sums are given
+  Partials partial;     // 2 rows: sums of dz and of dz * xhat; each and pitch are not used
 };
 
 // The activation's slope below zero.

@@ -72,7 +72,49 @@ InstanceNormActFwdParams instance_norm_act_fwd_args(const Tensor& x, const Optio
           mutable_data(y),
           mutable_data(mean),
           mutable_data(rstd),
-          mutable_data(workspace)};
+          mutable_data(workspace),
+          {}};
+}
+
+// Of a channels_last image: partial results that a convolution has left.
+inline Partials instance_norm_act_partials(const Checker& check, const char* name,
+                                           const Tensor& partial, int64_t rows,
+                                           const InstanceNormActSizes& s) {
+  if (!s.channels_last) check.fail("x", "channels_last", "the contiguous layout");
+  constexpr int64_t kMostChunks = 64;
+  const auto sizes = partial.sizes();
+  const int64_t chunks = sizes.size() == 4 ? sizes[1] : 0;
+  if (chunks < 1 || chunks > kMostChunks) {
+    check.fail(name, text("[N, 1 to ", kMostChunks, " chunks, ", rows, ", C]"), list_text(sizes));
+  }
+  check.contiguous(name, partial, {s.n, chunks, rows, s.c}, accumulator(s.dtype));
+  return {data(partial), chunks, 0, 0};
+}
+
+// Forward from moments of x that the convolution has left which made it.
+inline InstanceNormActFwdParams instance_norm_act_finish_args(
+    const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias,
+    const OptionalTensor& residual, const Tensor& moments, int64_t each, int64_t pitch, int64_t act,
+    double negative_slope, int64_t pad, double eps, const Tensor& y, const Tensor& mean,
+    const Tensor& rstd) {
+  auto params = instance_norm_act_fwd_args(x, weight, bias, residual, act, negative_slope, pad, eps,
+                                           y, mean, rstd, mean, [](const auto&) { return 0; });
+  const Checker check("instance_norm_act_finish", x);
+  params.workspace = nullptr;
+  params.moments = instance_norm_act_partials(check, "moments", moments, 3, params);
+  const int64_t positions = params.h * pitch, chunks = params.moments.chunks;
+  if (pitch < params.w) check.fail("pitch", text("at least the width ", params.w), text(pitch));
+  if (each < 1 || each * chunks < positions - (pitch - params.w)) {
+    check.fail("each", text("enough that ", chunks, " chunks hold ", positions, " positions"),
+               text(each));
+  }
+  if (each * chunks >= int64_t{1} << 31 || positions >= int64_t{1} << 31) {
+    check.fail("each and pitch", "such that positions can be counted in 32 bits",
+               text(each, " and ", pitch));
+  }
+  params.moments.each = each;
+  params.moments.pitch = pitch;
+  return params;
 }
 
 // Forward where mean and rstd have been taken elsewhere.
@@ -99,7 +141,8 @@ inline InstanceNormActFwdParams instance_norm_act_apply_args(
           mutable_data(y),
           const_cast<void*>(data(mean)),  // read alone, as `given` says
           const_cast<void*>(data(rstd)),
-          nullptr};
+          nullptr,
+          {}};
 }
 
 template <class WorkspaceSize>
@@ -135,7 +178,23 @@ InstanceNormActBwdParams instance_norm_act_bwd_args(
           mutable_data(grad_x),
           mutable_data(grad_residual),
           mutable_data(sums),
-          mutable_data(workspace)};
+          mutable_data(workspace),
+          {}};
+}
+
+// Backward from partial sums that the convolution has left which read the norm's result.
+inline InstanceNormActBwdParams instance_norm_act_bwd_finish_args(
+    const OptionalTensor& grad_y, const OptionalTensor& grad_skip, const Tensor& x,
+    const OptionalTensor& weight, const OptionalTensor& bias, const Tensor& mean,
+    const Tensor& rstd, const Tensor& partial, int64_t act, double negative_slope, int64_t pad,
+    const Tensor& grad_x, const OptionalTensor& grad_residual, const Tensor& sums) {
+  auto params = instance_norm_act_bwd_args(grad_y, grad_skip, x, weight, bias, mean, rstd, act,
+                                           negative_slope, pad, grad_x, grad_residual, sums, sums,
+                                           [](const auto&) { return 0; });
+  const Checker check("instance_norm_act_bwd_finish", x);
+  params.workspace = nullptr;
+  params.partial = instance_norm_act_partials(check, "partial", partial, 2, params);
+  return params;
 }
 
 inline OptionalTensor unless_empty(const Tensor& x) {
@@ -196,6 +255,37 @@ auto instance_norm_act_bwd_pair_args(const OptionalTensors& grad_y,
     return instance_norm_act_bwd_args(
         grad_y[i], grad_skip[i], x[i], weight[i], bias[i], mean[i], rstd[i], act, negative_slope,
         pad, grad_x[i], unless_empty(grad_residual[i]), sums[i], workspace[i], workspace_size);
+  });
+}
+
+inline auto instance_norm_act_finish_pair_args(const Tensors& x, const OptionalTensors& weight,
+                                               const OptionalTensors& bias,
+                                               const OptionalTensors& residual,
+                                               const Tensors& moments, int64_t each, int64_t pitch,
+                                               int64_t act, double negative_slope, int64_t pad,
+                                               double eps, const Tensors& y, const Tensors& mean,
+                                               const Tensors& rstd) {
+  const auto lengths = {x.size(),       weight.size(), bias.size(), residual.size(),
+                        moments.size(), y.size(),      mean.size(), rstd.size()};
+  return instance_norm_act_pair_args("instance_norm_act_finish_pair", x, lengths, [&](int i) {
+    return instance_norm_act_finish_args(x[i], weight[i], bias[i], residual[i], moments[i], each,
+                                         pitch, act, negative_slope, pad, eps, y[i], mean[i],
+                                         rstd[i]);
+  });
+}
+
+inline auto instance_norm_act_bwd_finish_pair_args(
+    const OptionalTensors& grad_y, const OptionalTensors& grad_skip, const Tensors& x,
+    const OptionalTensors& weight, const OptionalTensors& bias, const Tensors& mean,
+    const Tensors& rstd, const Tensors& partial, int64_t act, double negative_slope, int64_t pad,
+    const Tensors& grad_x, const Tensors& grad_residual, const Tensors& sums) {
+  const auto lengths = {grad_y.size(),        grad_skip.size(), x.size(),     weight.size(),
+                        bias.size(),          mean.size(),      rstd.size(),  partial.size(),
+                        grad_residual.size(), sums.size(),      grad_x.size()};
+  return instance_norm_act_pair_args("instance_norm_act_bwd_finish_pair", x, lengths, [&](int i) {
+    return instance_norm_act_bwd_finish_args(grad_y[i], grad_skip[i], x[i], weight[i], bias[i],
+                                             mean[i], rstd[i], partial[i], act, negative_slope, pad,
+                                             grad_x[i], unless_empty(grad_residual[i]), sums[i]);
   });
 }
 

@@ -100,6 +100,41 @@ void instance_norm_act_bwd(const OptionalTensor& grad_y,     // [N, C, H + 2 pad
   launch_backward("instance_norm_act_bwd", x, &params);
 }
 
+// Forward from what the convolution before it has left, channels_last.
+void instance_norm_act_finish(const Tensor& x,                 // [N, C, H, W]
+                              const OptionalTensor& weight,    // acc [C]
+                              const OptionalTensor& bias,      // acc [C]
+                              const OptionalTensor& residual,  // [N, C, H, W], any strides
+                              const Tensor& moments,           // acc [N, chunks, 3, C]
+                              int64_t each, int64_t pitch, int64_t act, double negative_slope,
+                              int64_t pad, double eps,
+                              const Tensor& y,       // [N, C, H + 2 pad, W + 2 pad]
+                              const Tensor& mean,    // acc [N, C]
+                              const Tensor& rstd) {  // acc [N, C]
+  auto params = instance_norm_act_finish_args(x, weight, bias, residual, moments, each, pitch, act,
+                                              negative_slope, pad, eps, y, mean, rstd);
+  launch_forward("instance_norm_act_finish", x, &params);
+}
+
+// Backward from what the convolution behind it has left, channels_last.
+void instance_norm_act_bwd_finish(const OptionalTensor& grad_y,     // [N, C, H + 2 pad, W + 2 pad]
+                                  const OptionalTensor& grad_skip,  // [N, C, H, W], any strides
+                                  const Tensor& x,                  // [N, C, H, W]
+                                  const OptionalTensor& weight,     // acc [C]
+                                  const OptionalTensor& bias,       // acc [C]
+                                  const Tensor& mean,               // acc [N, C]
+                                  const Tensor& rstd,               // acc [N, C]
+                                  const Tensor& partial,            // acc [N, chunks, 2, C]
+                                  int64_t act, double negative_slope, int64_t pad,
+                                  const Tensor& grad_x,                 // [N, C, H, W]
+                                  const OptionalTensor& grad_residual,  // [N, C, H, W]
+                                  const Tensor& sums) {                 // acc [2, N, C]
+  auto params =
+      instance_norm_act_bwd_finish_args(grad_y, grad_skip, x, weight, bias, mean, rstd, partial,
+                                        act, negative_slope, pad, grad_x, grad_residual, sums);
+  launch_backward("instance_norm_act_bwd_finish", x, &params);
+}
+
 // Two calls whose x have the same sizes, dtype and layout.
 void instance_norm_act_fwd_pair(Tensors x, OptionalTensors weight, OptionalTensors bias,
                                 OptionalTensors residual, int64_t act, double negative_slope,
@@ -121,12 +156,36 @@ void instance_norm_act_bwd_pair(OptionalTensors grad_y, OptionalTensors grad_ski
   launch_backward("instance_norm_act_bwd_pair", x[0], both.data(), 2);
 }
 
+void instance_norm_act_finish_pair(Tensors x, OptionalTensors weight, OptionalTensors bias,
+                                   OptionalTensors residual, Tensors moments, int64_t each,
+                                   int64_t pitch, int64_t act, double negative_slope, int64_t pad,
+                                   double eps, Tensors y, Tensors mean, Tensors rstd) {
+  auto both = instance_norm_act_finish_pair_args(x, weight, bias, residual, moments, each, pitch,
+                                                 act, negative_slope, pad, eps, y, mean, rstd);
+  launch_forward("instance_norm_act_finish_pair", x[0], both.data(), 2);
+}
+
+void instance_norm_act_bwd_finish_pair(OptionalTensors grad_y, OptionalTensors grad_skip, Tensors x,
+                                       OptionalTensors weight, OptionalTensors bias, Tensors mean,
+                                       Tensors rstd, Tensors partial, int64_t act,
+                                       double negative_slope, int64_t pad, Tensors grad_x,
+                                       Tensors grad_residual, Tensors sums) {
+  auto both = instance_norm_act_bwd_finish_pair_args(grad_y, grad_skip, x, weight, bias, mean, rstd,
+                                                     partial, act, negative_slope, pad, grad_x,
+                                                     grad_residual, sums);
+  launch_backward("instance_norm_act_bwd_finish_pair", x[0], both.data(), 2);
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cyclegan_fast_C, CUDA, library) {
   library.impl("instance_norm_act_fwd", TORCH_BOX(&instance_norm_act_fwd));
   library.impl("instance_norm_act_apply", TORCH_BOX(&instance_norm_act_apply));
   library.impl("instance_norm_act_bwd", TORCH_BOX(&instance_norm_act_bwd));
+  library.impl("instance_norm_act_finish", TORCH_BOX(&instance_norm_act_finish));
+  library.impl("instance_norm_act_bwd_finish", TORCH_BOX(&instance_norm_act_bwd_finish));
+  library.impl("instance_norm_act_finish_pair", TORCH_BOX(&instance_norm_act_finish_pair));
+  library.impl("instance_norm_act_bwd_finish_pair", TORCH_BOX(&instance_norm_act_bwd_finish_pair));
   library.impl("instance_norm_act_fwd_pair", TORCH_BOX(&instance_norm_act_fwd_pair));
   library.impl("instance_norm_act_bwd_pair", TORCH_BOX(&instance_norm_act_bwd_pair));
 }

@@ -26,6 +26,10 @@ struct BackwardArguments {
   const T* x;
   const A *weight, *bias;
   A* workspace;
+  // What combine_sums reads: the workspace, or what the convolution has left.
+  const A* partial;
+  int partials;
+  bool kept;  // the first launch has left g in grad_residual, where there is one
   const T* grad_y;
   Strided grad_skip;
   const A *mean, *rstd;
@@ -47,7 +51,7 @@ struct Pixels {
   const BackwardArguments<T>& p;
   const NhwcPlace<kWidth>& at;
   const T *x, *grad_y, *skip;
-  const T* kept;  // g, rounded, where the first launch has kept it
+  const T* kept;  // g, rounded, where it is read from
   int64_t image;
 
   __device__ Pixels(const BackwardArguments<T>& arguments, const NhwcPlace<kWidth>& place,
@@ -227,10 +231,10 @@ __device__ inline void combine_sums(const BackwardArguments<T>& p, const NhwcPla
   __shared__ A shared[2][kWarps][kMaxSlice];
   const int warp = threadIdx.x / 32, c = threadIdx.x % 32, channel = at.first_channel + c;
   const bool active = c < at.slice_width(p.grid);
-  const A* partial = p.workspace + at.partial(p.grid, 0, channel);
   const int64_t stride = 2 * static_cast<int64_t>(p.grid.channels);
+  const A* partial = p.partial + stride * p.partials * at.n + channel;
   A s1 = 0, s2 = 0;
-  for (int chunk = warp; active && chunk < p.grid.chunk_count; chunk += kWarps) {
+  for (int chunk = warp; active && chunk < p.partials; chunk += kWarps) {
     s1 += partial[chunk * stride];
     s2 += partial[chunk * stride + p.grid.channels];
   }
@@ -258,7 +262,7 @@ __device__ inline void write_gradient(const BackwardArguments<T>& p, const NhwcP
   using A = Accumulator<T>;
   const int begin = at.chunk * p.grid.chunk;
   const int end = min(begin + p.grid.chunk, p.grid.pixels);
-  const Pixels<T, kWidth> pixels(p, at, true);
+  const Pixels<T, kWidth> pixels(p, at, p.kept);
 
   typename Pixels<T, kWidth>::Loaded loaded[kUnroll];
   const auto load = [&](int first) {
@@ -285,6 +289,9 @@ __device__ inline void write_gradient(const BackwardArguments<T>& p, const NhwcP
       if (pixel >= end) continue;
       A g[kWidth];
       pixels.gradient(loaded[u], g);
+      if (p.grad_residual && !p.kept) {
+        store(g, p.grad_residual + pixels.image + pixels.offset(pixel));
+      }
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) {
         const A d = element(loaded[u].x, i) - mean[i];
@@ -328,6 +335,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 template <typename T>
 BackwardArguments<T> arguments_of(const InstanceNormActBwdParams& p, const NhwcGrid& grid) {
   using A = Accumulator<T>;
+  const bool own = p.partial.data == nullptr;
   return {
       grid,
       Activation<A>(p),
@@ -335,6 +343,9 @@ BackwardArguments<T> arguments_of(const InstanceNormActBwdParams& p, const NhwcG
       static_cast<const A*>(p.weight),
       static_cast<const A*>(p.bias),
       static_cast<A*>(p.workspace),
+      static_cast<const A*>(own ? p.workspace : p.partial.data),
+      own ? grid.chunk_count : static_cast<int>(p.partial.chunks),
+      own,
       static_cast<const T*>(p.grad_y),
       p.grad_skip,
       static_cast<const A*>(p.mean),
@@ -348,7 +359,8 @@ BackwardArguments<T> arguments_of(const InstanceNormActBwdParams& p, const NhwcG
 
 template <typename T, int kWidth>
 cudaError_t run(const InstanceNormActBwdParams* p, int count, cudaStream_t stream) {
-  const bool resident = is_resident(p->n, p->c, p->h * p->w);
+  const bool own = p->partial.data == nullptr;
+  const bool resident = own && is_resident(p->n, p->c, p->h * p->w);
   const NhwcGrid grid(*p, kWidth, resident);
   const Calls<BackwardArguments<T>> calls{arguments_of<T>(p[0], grid),
                                           arguments_of<T>(p[count - 1], grid)};
@@ -357,8 +369,11 @@ cudaError_t run(const InstanceNormActBwdParams* p, int count, cudaStream_t strea
   if (resident) {
     return launch(nhwc_resident_backward_kernel<T, kWidth>, blocks, kThreads, 0, stream, calls);
   }
-  const cudaError_t error = launch(nhwc_sums_kernel<T, kWidth>, blocks, kThreads, 0, stream, calls);
-  if (error != cudaSuccess) return error;
+  if (own) {
+    const cudaError_t error =
+        launch(nhwc_sums_kernel<T, kWidth>, blocks, kThreads, 0, stream, calls);
+    if (error != cudaSuccess) return error;
+  }
   return launch(nhwc_grad_kernel<T, kWidth>, blocks, kThreads, 0, stream, calls);
 }
 

@@ -26,6 +26,10 @@ struct ForwardArguments {
   const T* x;
   const A *weight, *bias;
   A* workspace;
+  // What combine_moments reads: the workspace, or what the convolution has left.
+  const A* partial;
+  int partials, each, pitch;
+  bool own;  // means are those of x - x[pixel 0]; else before each stands what it has taken off
   Strided residual;
   bool given;  // mean and rstd are there already
   T* y;
@@ -134,19 +138,33 @@ struct SliceConstants {
 // From the moments of all pixels of channel c of the slice; one block of them writes them out.
 template <typename T, int kWidth>
 __device__ inline void finish_moments(const ForwardArguments<T>& p, const NhwcPlace<kWidth>& at,
-                                      int c, Accumulator<T> shifted_mean, Accumulator<T> squares,
+                                      int c, Accumulator<T> mean, Accumulator<T> squares,
                                       SliceConstants<Accumulator<T>>& constants) {
   using A = Accumulator<T>;
   const int channel = at.first_channel + c;
-  const T* origin = p.x + static_cast<int64_t>(at.n) * p.grid.pixels * p.grid.channels + channel;
   const A rstd = reciprocal_root(squares / static_cast<A>(p.grid.pixels) + p.eps);
-  constants.mean[c] = static_cast<A>(*origin) + shifted_mean;
+  constants.mean[c] = mean;
   constants.scale[c] = p.weight ? rstd * p.weight[channel] : rstd;
   constants.bias[c] = p.bias ? p.bias[channel] : A(0);
   if (at.chunk == 0) {
     p.mean[at.statistic(p.grid, channel)] = constants.mean[c];
     p.rstd[at.statistic(p.grid, channel)] = rstd;
   }
+}
+
+// Pixel 0 of channel c of the slice.
+template <typename T, int kWidth>
+__device__ inline Accumulator<T> first_pixel(const ForwardArguments<T>& p,
+                                             const NhwcPlace<kWidth>& at, int c) {
+  const int64_t image = static_cast<int64_t>(at.n) * p.grid.pixels * p.grid.channels;
+  return static_cast<Accumulator<T>>(p.x[image + at.first_channel + c]);
+}
+
+// Pixels of an image before a position, rows being `pitch` positions long.
+template <typename T>
+__device__ inline int pixels_before(const ForwardArguments<T>& p, int position) {
+  const int within = min(position, p.grid.height * p.pitch), row = within / p.pitch;
+  return row * p.grid.width + min(within - row * p.pitch, p.grid.width);
 }
 
 // From the moments of the slice's chunks.
@@ -157,25 +175,33 @@ __device__ inline void combine_moments(const ForwardArguments<T>& p, const NhwcP
   __shared__ A shared[2][kWarps][kMaxSlice];
   const int warp = threadIdx.x / 32, c = threadIdx.x % 32, channel = at.first_channel + c;
   const bool active = c < at.slice_width(p.grid);
-  const A* partial = p.workspace + at.partial(p.grid, 0, channel);
-  const int64_t stride = 2 * static_cast<int64_t>(p.grid.channels);
+  const int64_t stride = (p.own ? 2 : 3) * static_cast<int64_t>(p.grid.channels);
+  const A* origins = p.partial + stride * p.partials * at.n + channel;
+  const A* partial = p.own ? origins : origins + p.grid.channels;
   const auto size = [&](int chunk) {
-    return static_cast<A>(min(p.grid.chunk, p.grid.pixels - chunk * p.grid.chunk));
+    return static_cast<A>(pixels_before(p, (chunk + 1) * p.each) -
+                          pixels_before(p, chunk * p.each));
+  };
+  // Where each chunk has taken off a pixel of its own, differences of pixels are exact.
+  const A origin = active && !p.own ? origins[0] : A(0);
+  const auto mean_of = [&](int chunk) {
+    const A mean = partial[chunk * stride];
+    return p.own ? mean : origins[chunk * stride] - origin + mean;
   };
 
   A total = 0;
-  for (int chunk = warp; active && chunk < p.grid.chunk_count; chunk += kWarps) {
-    total += size(chunk) * partial[chunk * stride];
+  for (int chunk = warp; active && chunk < p.partials; chunk += kWarps) {
+    total += size(chunk) * mean_of(chunk);
   }
   shared[0][warp][c] = total;
   __syncthreads();
   total = 0;
 #pragma unroll
   for (int w = 0; w < kWarps; ++w) total += shared[0][w][c];
-  const A shifted_mean = total / static_cast<A>(p.grid.pixels);
+  const A mean = total / static_cast<A>(p.grid.pixels);
   A squares = 0;
-  for (int chunk = warp; active && chunk < p.grid.chunk_count; chunk += kWarps) {
-    const A d = partial[chunk * stride] - shifted_mean;
+  for (int chunk = warp; active && chunk < p.partials; chunk += kWarps) {
+    const A d = mean_of(chunk) - mean;
     squares += partial[chunk * stride + p.grid.channels] + size(chunk) * d * d;
   }
   shared[1][warp][c] = squares;
@@ -184,7 +210,7 @@ __device__ inline void combine_moments(const ForwardArguments<T>& p, const NhwcP
     squares = 0;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) squares += shared[1][w][c];
-    finish_moments(p, at, c, shifted_mean, squares, constants);
+    finish_moments(p, at, c, mean + (p.own ? first_pixel(p, at, c) : origin), squares, constants);
   }
   __syncthreads();
 }
@@ -291,7 +317,9 @@ __global__ void __launch_bounds__(kThreads, kResident<T>)
   A mean = 0, squares = 0;
   chunk_moments(p, at, mean, squares);
   const int c = threadIdx.x;
-  if (c < at.slice_width(p.grid)) finish_moments(p, at, c, mean, squares, constants);
+  if (c < at.slice_width(p.grid)) {
+    finish_moments(p, at, c, mean + first_pixel(p, at, c), squares, constants);
+  }
   __syncthreads();
   write_chunk(p, at, constants, [] {});
 }
@@ -299,6 +327,7 @@ __global__ void __launch_bounds__(kThreads, kResident<T>)
 template <typename T>
 ForwardArguments<T> arguments_of(const InstanceNormActFwdParams& p, const NhwcGrid& grid) {
   using A = Accumulator<T>;
+  const bool own = p.moments.data == nullptr;
   return {
       grid,
       Activation<A>(p),
@@ -307,6 +336,11 @@ ForwardArguments<T> arguments_of(const InstanceNormActFwdParams& p, const NhwcGr
       static_cast<const A*>(p.weight),
       static_cast<const A*>(p.bias),
       static_cast<A*>(p.workspace),
+      static_cast<const A*>(own ? p.workspace : p.moments.data),
+      own ? grid.chunk_count : static_cast<int>(p.moments.chunks),
+      own ? grid.chunk : static_cast<int>(p.moments.each),
+      own ? grid.width : static_cast<int>(p.moments.pitch),
+      own,
       p.residual,
       p.given,
       static_cast<T*>(p.y),
@@ -317,7 +351,8 @@ ForwardArguments<T> arguments_of(const InstanceNormActFwdParams& p, const NhwcGr
 
 template <typename T, int kWidth>
 cudaError_t run(const InstanceNormActFwdParams* p, int count, cudaStream_t stream) {
-  const bool resident = !p->given && is_resident(p->n, p->c, p->h * p->w);
+  const bool taken = p->given || p->moments.data;  // elsewhere
+  const bool resident = !taken && is_resident(p->n, p->c, p->h * p->w);
   const NhwcGrid grid(*p, kWidth, resident);
   const Calls<ForwardArguments<T>> calls{arguments_of<T>(p[0], grid),
                                          arguments_of<T>(p[count - 1], grid)};
@@ -326,7 +361,7 @@ cudaError_t run(const InstanceNormActFwdParams* p, int count, cudaStream_t strea
   if (resident) {
     return launch(nhwc_resident_forward_kernel<T, kWidth>, blocks, kThreads, 0, stream, calls);
   }
-  if (!p->given) {
+  if (!taken) {
     const cudaError_t error =
         launch(nhwc_moments_kernel<T, kWidth>, blocks, kThreads, 0, stream, calls);
     if (error != cudaSuccess) return error;

@@ -17,6 +17,11 @@ import raw_ops  # noqa: E402
 from fenced import Fences  # noqa: E402
 from raw_ops import NormCase  # noqa: E402
 from test_cuda_augment import test_augment  # noqa: E402, F401
+from test_cuda_beside_convolution import (  # noqa: E402, F401
+    test_norm_far_from_zero_from_what_a_convolution_left,
+    test_norm_from_what_a_convolution_left,
+    test_norms_in_pairs_from_what_convolutions_left,
+)
 from test_cuda_generator_loss import (  # noqa: E402, F401
     test_generator_loss,
     test_generator_loss_of_unaligned_memory_and_wide_originals,

@@ -68,13 +68,14 @@ def instance_norm_act_bwd_kernel(
     grad_x_ptr,  # [N, C, H, W]
     grad_residual_ptr,  # [N, C, H, W] or None
     sums_ptr,  # acc [2, N, C]
-    workspace_ptr,  # acc [N, chunks, 2, C], not used where chunks == 1
+    partial_ptr,  # acc [N, partials, 2, C], not used where SUMS and WRITE
     planes,  # N C
     channels,
     height,
     width,
     chunks,
     chunk,  # pixels in each but the last
+    partials,  # chunks whose sums are there
     stride_p,
     x_stride_c,
     y_stride_c,
@@ -88,11 +89,15 @@ def instance_norm_act_bwd_kernel(
     ACC: tl.constexpr,
     SUMS: tl.constexpr,  # take this chunk's sums
     WRITE: tl.constexpr,  # write this chunk's gradient: after all chunks' sums
-    CHUNKS: tl.constexpr,  # a power of two, at least chunks
+    KEPT: tl.constexpr,  # whoever has taken the sums has left g in grad_residual
+    PARTIALS: tl.constexpr,  # a power of two, at least partials
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """One launch with SUMS and WRITE where a program has a whole plane; else one for each."""
+    """One launch with SUMS and WRITE where a program has a whole plane; else one for each.
+
+    The second one alone where a convolution has left the sums.
+    """
     groups = tl.cdiv(channels, BLOCK_C)
     pid = tl.program_id(0)
     if not SUMS:  # backwards: what the launch before read last is still in the cache
@@ -124,7 +129,6 @@ def instance_norm_act_bwd_kernel(
         grad_y_ptr += n * channels * (height + 2 * PAD) * (width + 2 * PAD)
     if grad_skip_ptr is not None:
         grad_skip_ptr += n * skip_stride_n
-    partial = workspace_ptr + (n * chunks + k) * 2 * channels + channel
 
     if SUMS:
         s1 = tl.zeros((BLOCK_C,), ACC)
@@ -156,18 +160,19 @@ def instance_norm_act_bwd_kernel(
             dz = activation_gradient(g, d * scale[None, :] + bias[None, :], ACT, SLOPE)
             s1 += tl.sum(dz, 0)
             s2 += tl.sum(tl.where(mask, dz * d, 0), 0)
+        s2 *= rstd
         if not WRITE:
+            partial = partial_ptr + (n * chunks + k) * 2 * channels + channel
             tl.store(partial, s1, mask=mask_c)
             tl.store(partial + channels, s2, mask=mask_c)
     else:
-        each = tl.arange(0, CHUNKS)
-        there = (each < chunks)[:, None] & mask_c[None, :]
-        partials = ((n * chunks + each) * 2 * channels)[:, None] + channel[None, :]
-        s1 = tl.sum(tl.load(workspace_ptr + partials, mask=there, other=0), 0)
-        s2 = tl.sum(tl.load(workspace_ptr + partials + channels, mask=there, other=0), 0)
+        each = tl.arange(0, PARTIALS)
+        there = (each < partials)[:, None] & mask_c[None, :]
+        partial = ((n * partials + each) * 2 * channels)[:, None] + channel[None, :]
+        s1 = tl.sum(tl.load(partial_ptr + partial, mask=there, other=0), 0)
+        s2 = tl.sum(tl.load(partial_ptr + partial + channels, mask=there, other=0), 0)
 
     if WRITE:
-        s2 *= rstd
         tl.store(sums_ptr + statistic, s1, mask=mask_c & (k == 0))
         tl.store(sums_ptr + planes + statistic, s2, mask=mask_c & (k == 0))
         count = tl.cast(pixels, ACC)
@@ -179,7 +184,7 @@ def instance_norm_act_bwd_kernel(
             offs_p = first + tl.arange(0, BLOCK_P)
             mask = (offs_p < end)[:, None] & mask_c[None, :]
             offsets = offs_p.to(tl.int64)[:, None] * stride_p + (channel * x_stride_c)[None, :]
-            if grad_residual_ptr is not None:
+            if KEPT and grad_residual_ptr is not None:
                 g = tl.load(grad_residual_ptr + offsets, mask=mask, other=0).to(ACC)
             else:
                 g = gradient(
@@ -199,6 +204,8 @@ def instance_norm_act_bwd_kernel(
                     PAD,
                     ACC,
                 )
+                if grad_residual_ptr is not None:
+                    tl.store(grad_residual_ptr + offsets, g, mask=mask)
             d = tl.load(x_ptr + offsets, mask=mask, other=0).to(ACC) - mean[None, :]
             dz = activation_gradient(g, d * scale[None, :] + bias[None, :], ACT, SLOPE)
             dx = scale[None, :] * dz + (constant[None, :] + slope[None, :] * d)

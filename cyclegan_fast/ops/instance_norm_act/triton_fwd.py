@@ -61,6 +61,16 @@ def moments(
 
 
 @triton.jit
+def pixels_before(position, pitch, height, width):
+    """Pixels of a plane before a position, rows being `pitch` positions long, at least the width.
+
+    Positions beyond the width are no pixels.
+    """
+    position = tl.minimum(position, height * pitch)
+    return position // pitch * width + tl.minimum(position % pitch, width)
+
+
+@triton.jit
 def write(
     x_ptr,  # pixel 0 of the plane
     residual_ptr,  # the same of the residual, or None
@@ -145,12 +155,14 @@ def instance_norm_act_fwd_kernel(
     y_ptr,  # [N, C, H + 2 PAD, W + 2 PAD]
     mean_ptr,  # acc [N, C]: constants of z = (x - mean) * rstd * weight + bias
     rstd_ptr,  # acc [N, C]
-    workspace_ptr,  # acc [N, chunks, 2, C], not read where chunks == 1
+    partial_ptr,  # acc [N, partials, 2 or 3, C] moments, not read where RESIDENT or GIVEN
     channels,
     height,
     width,
     chunks,
-    chunk,
+    partials,  # chunks of pixels whose moments are there
+    each,  # positions in each of them, rows being `pitch` positions long
+    pitch,
     stride_p,
     x_stride_c,
     y_stride_c,
@@ -164,12 +176,16 @@ def instance_norm_act_fwd_kernel(
     PAD: tl.constexpr,
     ACC: tl.constexpr,
     GIVEN: tl.constexpr,  # mean and rstd are there already
-    RESIDENT: tl.constexpr,  # chunks == 1
-    CHUNKS: tl.constexpr,  # a power of two, at least chunks
+    RESIDENT: tl.constexpr,  # take the moments of the whole plane here
+    OWN: tl.constexpr,  # means are of x - x[pixel 0]; else before each stands what it has taken off
+    PARTIALS: tl.constexpr,  # a power of two, at least partials
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """The whole of a plane, or, after the moments, one chunk of its padded pixels."""
+    """The whole of a plane, or, after the moments, one chunk of its padded pixels.
+
+    The moments are those of the first launch, or of the convolution that has made x.
+    """
     groups = tl.cdiv(channels, BLOCK_C)
     # Backwards: what the launch before read last is still in the cache.
     pid = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -188,18 +204,28 @@ def instance_norm_act_fwd_kernel(
     elif RESIDENT:
         mean, m2 = moments(image, 0, pixels, offs_c, mask_c, stride_p, ACC, BLOCK_P, BLOCK_C)
     else:
-        each = tl.arange(0, CHUNKS)
-        there = (each < chunks)[:, None] & mask_c[None, :]
-        partial = ((n * chunks + each) * 2 * channels)[:, None] + channel[None, :]
-        count = tl.maximum(tl.minimum(pixels - each * chunk, chunk), 0).to(ACC)[:, None]
-        means = tl.load(workspace_ptr + partial, mask=there, other=0)
+        k_each = tl.arange(0, PARTIALS)
+        there = (k_each < partials)[:, None] & mask_c[None, :]
+        rows: tl.constexpr = 2 if OWN else 3
+        first = partial_ptr + n * partials * rows * channels + channel
+        partial = first[None, :] + (k_each * rows * channels)[:, None]
+        count = pixels_before((k_each + 1) * each, pitch, height, width)
+        count = (count - pixels_before(k_each * each, pitch, height, width)).to(ACC)[:, None]
+        means = tl.zeros(there.shape, ACC)
+        if not OWN:  # differences of pixels are exact
+            origin = tl.load(first, mask=mask_c, other=0)
+            means += tl.where(there, tl.load(partial, mask=there, other=0) - origin[None, :], 0)
+            partial += channels
+        means += tl.load(partial, mask=there, other=0)
         mean = tl.sum(count * means, 0) / tl.cast(pixels, ACC)
         d = means - mean[None, :]
-        squares = tl.load(workspace_ptr + partial + channels, mask=there, other=0) + count * d * d
+        squares = tl.load(partial + channels, mask=there, other=0) + count * d * d
         m2 = tl.sum(tl.where(there, squares, 0), 0)
     if not GIVEN:
         rstd = tl.rsqrt(m2 / tl.cast(pixels, ACC) + tl.full((), EPS, ACC))
-        mean += tl.load(image + offs_c, mask=mask_c, other=0).to(ACC)
+        if OWN:
+            origin = tl.load(image + offs_c, mask=mask_c, other=0).to(ACC)
+        mean += origin
         keep = mask_c & (k == 0)
         tl.store(mean_ptr + statistic, mean, mask=keep)
         tl.store(rstd_ptr + statistic, rstd, mask=keep)

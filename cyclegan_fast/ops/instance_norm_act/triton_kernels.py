@@ -52,6 +52,15 @@ def plan(n: int, c: int, pixels: int, channels_last: bool) -> Plan:
     return Plan(tile, groups, triton.cdiv(pixels, chunk), chunk)
 
 
+class Chunks(NamedTuple):
+    """How moments cover a plane, its rows being `pitch` positions long."""
+
+    chunks: int
+    each: int  # positions in a chunk
+    pitch: int
+    own: bool  # of the norm's first launch; else of a convolution, see beside_norm.py
+
+
 def instance_norm_act_workspace(
     n: int, c: int, h: int, w: int, channels_last: bool, _device: str
 ) -> int:
@@ -106,7 +115,31 @@ def instance_norm_act_fwd(
                 **_options(x),
             )
     operands = (x, weight, bias, residual, y, mean, rstd, workspace)
-    _write(operands, act, negative_slope, pad, eps, given=False)
+    own = Chunks(cover.chunks, cover.chunk, w, own=True)
+    _write(operands, act, negative_slope, pad, eps, own)
+
+
+def instance_norm_act_finish(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    moments: Tensor,
+    each: int,
+    pitch: int,
+    act: int,
+    negative_slope: float,
+    pad: int,
+    eps: float,
+    y: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+) -> None:
+    """Write y, mean and rstd from moments of x; as in csrc/registration.cpp."""
+    _triton.check_plane("instance_norm_act", y)
+    operands = (x, weight, bias, residual, y, mean, rstd, moments)
+    found = Chunks(moments.shape[1], each, pitch, own=False)
+    _write(operands, act, negative_slope, pad, eps, found)
 
 
 def instance_norm_act_apply(
@@ -124,22 +157,23 @@ def instance_norm_act_apply(
     """Write y from mean and rstd; shapes and dtypes as in csrc/registration.cpp."""
     _triton.check_plane("instance_norm_act", y)
     operands = (x, weight, bias, residual, y, mean, rstd, None)
-    _write(operands, act, negative_slope, pad, 0.0, given=True)
+    _write(operands, act, negative_slope, pad, 0.0, None)
 
 
 def _write(
-    operands: tuple[Any, ...],  # x, weight, bias, residual, y, mean, rstd, workspace
+    operands: tuple[Any, ...],  # x, weight, bias, residual, y, mean, rstd, moments
     act: int,
     negative_slope: float,
     pad: int,
     eps: float,
-    *,
-    given: bool,
+    moments: Chunks | None,  # None: mean and rstd are given
 ) -> None:
     x, _, _, residual, y, *_ = operands
     n, c, h, w = x.shape
     cover = _plan_of(x)
     stride_p, stride_c = _triton.strides(x)
+    given = moments is None
+    moments = moments or Chunks(1, h * w, w, own=True)
     with _triton.on(x):
         triton_fwd.instance_norm_act_fwd_kernel[(n * cover.chunks * cover.groups,)](
             *operands,
@@ -147,7 +181,9 @@ def _write(
             h,
             w,
             cover.chunks,
-            cover.chunk,
+            moments.chunks,
+            moments.each,
+            moments.pitch,
             stride_p,
             stride_c,
             _triton.strides(y)[1],
@@ -158,8 +194,9 @@ def _write(
             PAD=pad,
             ACC=_triton.accumulator(x),
             GIVEN=given,
-            RESIDENT=cover.chunks == 1,
-            CHUNKS=_triton.power_of_two(cover.chunks),
+            RESIDENT=moments.own and cover.chunks == 1,
+            OWN=moments.own,
+            PARTIALS=_triton.power_of_two(moments.chunks),
             BLOCK_P=cover.tile.pixels,
             BLOCK_C=cover.tile.channels,
             **_options(x),
@@ -183,43 +220,80 @@ def instance_norm_act_bwd(
     workspace: Tensor,
 ) -> None:
     """Write grad_x, grad_residual and sums; shapes and dtypes as in csrc/registration.cpp."""
+    read = (x, weight, bias, mean, rstd, grad_y, grad_skip)
+    written = (grad_x, grad_residual, sums)
+    chunks = _plan_of(x).chunks
+    # What to do in a launch: sums, writing.
+    stages = [(True, True)] if chunks == 1 else [(True, False), (False, True)]
+    for stage in stages:
+        _backward(read, written, act, negative_slope, pad, workspace, chunks, stage, kept=True)
+
+
+def instance_norm_act_bwd_finish(
+    grad_y: Tensor | None,
+    grad_skip: Tensor | None,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    partial: Tensor,
+    act: int,
+    negative_slope: float,
+    pad: int,
+    grad_x: Tensor,
+    grad_residual: Tensor | None,
+    sums: Tensor,
+) -> None:
+    """Write grad_x, grad_residual and sums from partial sums; as in csrc/registration.cpp."""
+    read = (x, weight, bias, mean, rstd, grad_y, grad_skip)
+    written = (grad_x, grad_residual, sums)
+    stage = (False, True)
+    chunks = partial.shape[1]
+    _backward(read, written, act, negative_slope, pad, partial, chunks, stage, kept=False)
+
+
+def _backward(
+    read: tuple[Any, ...],  # x, weight, bias, mean, rstd, grad_y, grad_skip
+    written: tuple[Any, ...],  # grad_x, grad_residual, sums
+    act: int,
+    negative_slope: float,
+    pad: int,
+    partial: Tensor,
+    partials: int,  # of an image
+    stage: tuple[bool, bool],  # sums, writing
+    *,
+    kept: bool,
+) -> None:
+    x, *_, grad_y, grad_skip = read
     n, c, h, w = x.shape
     cover = _plan_of(x)
     stride_p, stride_c = _triton.strides(x)
-    resident = cover.chunks == 1
     with _triton.on(x):
-        # What to do in one launch: sums, writing.
-        for sums_too, writes in [(True, True)] if resident else [(True, False), (False, True)]:
-            triton_bwd.instance_norm_act_bwd_kernel[(n * cover.chunks * cover.groups,)](
-                x,
-                weight,
-                bias,
-                mean,
-                rstd,
-                grad_y,
-                grad_skip,
-                grad_x,
-                grad_residual,
-                sums,
-                workspace,
-                n * c,
-                c,
-                h,
-                w,
-                cover.chunks,
-                cover.chunk,
-                stride_p,
-                stride_c,
-                _triton.strides(grad_y)[1] if grad_y is not None else 0,
-                *(grad_skip.stride() if grad_skip is not None else (0,) * 4),
-                ACT=act,
-                SLOPE=negative_slope,
-                PAD=pad,
-                ACC=_triton.accumulator(x),
-                SUMS=sums_too,
-                WRITE=writes,
-                CHUNKS=_triton.power_of_two(cover.chunks),
-                BLOCK_P=cover.tile.pixels,
-                BLOCK_C=cover.tile.channels,
-                **_options(x),
-            )
+        triton_bwd.instance_norm_act_bwd_kernel[(n * cover.chunks * cover.groups,)](
+            *read,
+            *written,
+            partial,
+            n * c,
+            c,
+            h,
+            w,
+            cover.chunks,
+            cover.chunk,
+            partials,
+            stride_p,
+            stride_c,
+            _triton.strides(grad_y)[1] if grad_y is not None else 0,
+            *(grad_skip.stride() if grad_skip is not None else (0,) * 4),
+            ACT=act,
+            SLOPE=negative_slope,
+            PAD=pad,
+            ACC=_triton.accumulator(x),
+            SUMS=stage[0],
+            WRITE=stage[1],
+            KEPT=kept,
+            PARTIALS=_triton.power_of_two(partials),
+            BLOCK_P=cover.tile.pixels,
+            BLOCK_C=cover.tile.channels,
+            **_options(x),
+        )

@@ -18,8 +18,9 @@ class Moments(NamedTuple):
     are pixels; chunk k holds positions `k * each` to `(k + 1) * each`.
 
     Attributes:
-        partial: [N, chunks, 2, C] float32: of each chunk's pixels the mean, and the sum of squared
-            deviations from it; as the pixels are in memory.
+        partial: [N, chunks, 3, C] float32: one of each chunk's pixels, the mean of them all less
+            that one, and the sum of squared deviations from the mean; as they are in memory. Less
+            a pixel, so that nothing is lost far from zero; of a chunk without pixels, zeros.
         each: positions in a chunk.
         pitch: positions in a row, at least the width.
     """

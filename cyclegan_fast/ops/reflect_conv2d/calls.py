@@ -22,7 +22,7 @@ class Forward(NamedTuple):
         weight: [C_out, C, KH, KW].
         bias: [C_out] or None.
         y: [N, C_out, OH, OW], written.
-        moments: [N, chunks, 2, C_out] float32, written, see beside_norm.Moments; or None.
+        moments: [N, chunks, 3, C_out] float32, written, see beside_norm.Moments; or None.
     """
 
     x: Tensor

@@ -70,3 +70,7 @@ class RanksDifferError(CycleganFastError, ValueError):
 
 class RankLostError(CycleganFastError, RuntimeError):
     """Another rank of the run has ended or does not answer; the run cannot go on without it."""
+
+
+class TableError(CycleganFastError, ValueError):
+    """A file of measured convolutions cannot be used; the text says which, why and what to do."""

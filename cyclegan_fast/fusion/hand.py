@@ -21,16 +21,19 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.fusion import hand_norm, hand_steps
+from cyclegan_fast.fusion import hand_conv, hand_norm, hand_steps
 from cyclegan_fast.fusion.hand_memory import Memory, joined
+from cyclegan_fast.fusion.neighbours import Neighbours
 from cyclegan_fast.fusion.segments import segments
 from cyclegan_fast.fusion.steps import ConvStep, NormStep, Plan
 from cyclegan_fast.fusion.walk import Modules
-from cyclegan_fast.ops.instance_norm_act import into
+from cyclegan_fast.ops import _into
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import Moments
 
 T = TypeVar("T")
-# A walk that hands out each norm's call, goes on once that is done, and returns T in the end.
-Steps = Generator[into.Call, None, T]
+# A walk that hands out each call of norms, and of convolutions that a kernel of ours does, goes on
+# once that is done, and returns T in the end.
+Steps = Generator[_into.Call, None, T]
 
 
 class Part(NamedTuple):
@@ -56,6 +59,7 @@ class Run:
     kept: dict[int, Any] = field(default_factory=dict)  # by number of the step
     gradients: dict[int, Tensor] = field(default_factory=dict)  # of convolutions' results
     entered: dict[int, list[Any]] = field(default_factory=dict)  # registers, by a segment's start
+    sums: dict[int, Tensor] = field(default_factory=dict)  # of norms, left by a convolution
 
     @property
     def sizes(self) -> list[int]:
@@ -86,7 +90,7 @@ def alone(steps: Steps[T]) -> T:
             call = next(steps)
         except StopIteration as done:
             return done.value
-        into.do(call)
+        _into.do(call)
         del call  # what it holds is not to live until the next one
 
 
@@ -129,6 +133,7 @@ class HandWalk:
         again: bool = False,
     ) -> None:
         self._plan = plan
+        self._neighbours = Neighbours(plan)
         self._segments = segments(plan) if again else (range(len(plan.steps)),)
         self._again = len(self._segments) > 1
         self._modules = modules
@@ -190,13 +195,19 @@ class HandWalk:
     def _through(
         self, run: Run, segment: range, registers: list[Any], *, keep: bool
     ) -> Steps[None]:
+        left: dict[int, Moments | None] = {}  # by register
         for i in segment:
             step = self._plan.steps[i]
             if isinstance(step, NormStep):
-                place = self._place(i, run)
-                call, kept = hand_norm.forward(step, self._modules, registers, place)
+                place, moments = self._place(i, run), left.pop(step.inputs[0], None)
+                call, kept = hand_norm.forward(step, self._modules, registers, place, moments)
                 yield call
-                del call
+                del call, moments
+            elif isinstance(step, ConvStep):
+                before_norm = i in self._neighbours.before_norm
+                kept, left[step.output] = yield from hand_conv.forward(
+                    self._tools, step, registers, before_norm=before_norm
+                )
             else:
                 kept = hand_steps.forward(self._tools, step, registers)
             if keep:
@@ -245,9 +256,9 @@ class HandWalk:
         for i in reversed(segment):
             step = self._plan.steps[i]
             if isinstance(step, NormStep):
-                place = self._place(-2 - i, run)
+                place, sums = self._place(-2 - i, run), run.sums.pop(i, None)
                 kept = run.kept.pop(i)
-                yield from hand_norm.backward(step, self._modules, kept, gradients, place)
+                yield from hand_norm.backward(step, self._modules, kept, gradients, place, sums)
                 del kept
                 continue
             if not isinstance(step, ConvStep):
@@ -258,10 +269,24 @@ class HandWalk:
                 continue
             run.gradients[i] = of_result
             if last:
-                self._weight_gradients(i, step)
-            self._tools.convolution_backward(step, run.kept[i], of_result, gradients)
+                yield from self._weight_gradients(i, step)
+            yield from self._of_input(run, i, step, gradients)
             if last:
                 self._let_go(i)
+
+    def _of_input(
+        self, run: Run, i: int, step: ConvStep, gradients: hand_steps.Gradients
+    ) -> Steps[None]:
+        norm = None
+        j = self._neighbours.norm_before.get(i)
+        if j is not None and j in run.kept:
+            before = self._plan.steps[j]
+            norm = hand_conv.Norm(before, run.kept[j]) if isinstance(before, NormStep) else None
+        sums = yield from hand_conv.of_input(
+            self._tools, step, run.kept[i], run.gradients[i], gradients, norm
+        )
+        if j is not None and sums is not None:
+            run.sums[j] = sums
 
     def _place(self, key: int, run: Run) -> hand_norm.Place:
         """Where a step writes for a run: key i for step i's result, -2 - i for its gradient."""
@@ -270,7 +295,7 @@ class HandWalk:
             return lambda *like: Memory(n).take(key, 0, n, *like)
         return lambda *like: self._memory.take(key, run.first, n, *like)
 
-    def _weight_gradients(self, i: int, step: ConvStep) -> None:
+    def _weight_gradients(self, i: int, step: ConvStep) -> Steps[None]:
         xs, ys, of_results = [], [], []
         for run in self._runs:
             span = run.span(lambda part: part.weights)
@@ -281,7 +306,7 @@ class HandWalk:
             ys.append(None if y is None else y[span])
             of_results.append(run.gradients[i][span])
         for x, y, of_result in joined(xs, ys, of_results):
-            self._tools.weight_gradients(step, x, y, of_result)
+            yield from hand_conv.of_weight(self._tools, step, x, y, of_result)
 
     def _let_go(self, i: int) -> None:
         for run in self._runs:

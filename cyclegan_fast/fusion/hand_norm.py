@@ -19,15 +19,23 @@ from cyclegan_fast.fusion.walk import Modules, parameter
 from cyclegan_fast.ops import _common
 from cyclegan_fast.ops.instance_norm_act.autograd import STEM
 from cyclegan_fast.ops.instance_norm_act.into import Call, backward_call, forward_call
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import Moments
 
 # (shape without N, dtype, device, layout) -> memory for the pictures of a run
 Place = Callable[..., Tensor]
 
 
 def forward(
-    step: NormStep, modules: Modules, registers: list[Any], place: Place
+    step: NormStep,
+    modules: Modules,
+    registers: list[Any],
+    place: Place,
+    moments: Moments | None = None,
 ) -> tuple[Call, Any]:
-    """Return the call that fills the norm's registers, and what is kept for its backward."""
+    """Return the call that fills the norm's registers, and what is kept for its backward.
+
+    The moments are those of its input, if the convolution has left them which made it.
+    """
     x, *rest = (registers[register] for register in step.inputs)
     x = _common.dense(x)
     n, c, h, w = x.shape
@@ -42,7 +50,15 @@ def forward(
     y = place((c, h + 2 * step.pad, w + 2 * step.pad), x.dtype, x.device, layout)
     name = backend.resolve(STEM, x.device.type, x.dtype)
     call, mean, rstd = forward_call(
-        y, x, weight, bias, residual, eps=step.eps, backend_name=name, **_options(step)
+        y,
+        x,
+        weight,
+        bias,
+        residual,
+        eps=step.eps,
+        backend_name=name,
+        moments=moments,
+        **_options(step),
     )
     registers[step.output] = y
     if step.interior is not None:
@@ -51,9 +67,16 @@ def forward(
 
 
 def backward(
-    step: NormStep, modules: Modules, kept: Any, gradients: Gradients, place: Place
+    step: NormStep,
+    modules: Modules,
+    kept: Any,
+    gradients: Gradients,
+    place: Place,
+    partial: Tensor | None = None,
 ) -> Iterator[Call]:
     """Add the gradients of a norm's input and residual, and of its parameters to theirs.
+
+    The partial sums are those that the convolution has left which read its result, if it has.
 
     Yields:
         The call, to be done before the next step; none where no gradient has come.
@@ -81,6 +104,7 @@ def backward(
         mean,
         rstd,
         backend_name=name,
+        partial=partial,
         **_options(step),
     )
     yield call

@@ -14,8 +14,9 @@ from cyclegan_fast import backend
 from cyclegan_fast.fusion.steps import ConvStep, ModuleStep, NormStep, Plan, Ref, Step
 from cyclegan_fast.fusion.walk import Modules
 from cyclegan_fast.fusion.walk import run as run_step
-from cyclegan_fast.ops import _common, reflect_conv2d
+from cyclegan_fast.ops import reflect_conv2d
 from cyclegan_fast.ops.instance_norm_act.autograd import STEM
+from cyclegan_fast.ops.reflect_conv2d.layers import Layer
 from cyclegan_fast.ops.reflect_conv2d.op import gradients as reflect_conv2d_gradients
 
 aten = torch.ops.aten
@@ -93,6 +94,10 @@ class Gradients:
         held = self._held.get(register)
         self._held[register] = gradient if held is None else held + gradient
 
+    def of(self, register: int) -> Tensor | None:
+        """Return what a register's gradient is by now."""
+        return self._held.get(register)
+
     def take(self, register: int) -> Tensor | None:
         """Return a register's gradient, and forget it."""
         return self._held.pop(register, None)
@@ -127,36 +132,22 @@ class Tools:
             return reflect_conv2d(x, weight, bias, padding=step.pad, stride=stride, act=step.act)
         return aten.convolution(x, weight, bias, *_geometry(module))
 
-    def convolution_backward(
-        self, step: ConvStep, kept: Any, of_result: Tensor, gradients: Gradients
-    ) -> None:
-        """Add the gradient of a convolution's input."""
-        (register,) = step.inputs
-        if not gradients.wants(register):
-            return
-        x, y = kept
-        if register == gradients.entry:
-            span = gradients.pictures
-            x, of_result = x[span], of_result[span]
-            y = None if y is None else y[span]
-        of_x, _, _ = self._gradients(step, x, y, of_result, (True, False, False))
-        if of_x is not None:
-            gradients.add(register, of_x)
-
-    def weight_gradients(
-        self, step: ConvStep, x: Tensor, y: Tensor | None, of_result: Tensor
-    ) -> None:
-        """Add the gradients of a convolution's weight and bias to theirs."""
+    def result_of(self, step: ConvStep, layer: Layer, layout: torch.memory_format) -> Tensor:
+        """Return memory for a convolution's result."""
         module: Any = self.modules[step.module]
-        wanted = [module.weight, module.bias if step.use_bias else None]
-        weight, bias = (p is not None and p.requires_grad for p in wanted)
-        if weight or bias:
-            _, *found = self._gradients(step, x, y, of_result, (False, weight, bias))
-            for given, gradient in zip(wanted, found, strict=True):
-                if given is not None and gradient is not None:
-                    add_gradient(given, gradient)
+        transposed = layer.kind == "transposed"
+        channels = layer.weight.shape[transposed]
+        sides = []
+        for d, side in enumerate(layer.x.shape[2:]):
+            kernel = layer.weight.shape[2 + d] - 2 * layer.padding
+            if transposed:
+                sides.append((side - 1) * layer.stride + kernel + module.output_padding[d])
+            else:
+                sides.append((side - kernel) // layer.stride + 1)
+        shape = (len(layer.x), channels, *sides)
+        return torch.empty(shape, dtype=layer.dtype, device=layer.device, memory_format=layout)
 
-    def _gradients(
+    def gradients(
         self,
         step: ConvStep,
         x: Tensor,
@@ -164,6 +155,7 @@ class Tools:
         of_result: Tensor,
         needs: tuple[bool, bool, bool],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return those gradients of a convolution's input, weight and bias that are asked for."""
         module: Any = self.modules[step.module]
         weight = self.read(module.weight)
         if step.served:
@@ -189,11 +181,10 @@ class Tools:
 
 
 def forward(tools: Tools, step: Step, registers: list[Any]) -> Any:
-    """Compute a step other than a norm into its register, and return what its backward reads."""
-    if isinstance(step, ConvStep):
-        x = _common.dense(registers[step.inputs[0]])
-        y = registers[step.output] = tools.convolution(step, x)
-        return x, y if step.act == "tanh" else None
+    """Compute a step into its register, and return what its backward reads.
+
+    Norms and convolutions have modules of their own.
+    """
     y = registers[step.output] = run_step(step, tools.modules, registers)
     return y
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from cyclegan_fast.fusion.hand import Steps, T, alone
-from cyclegan_fast.ops.instance_norm_act import into
+from cyclegan_fast.ops import _into
 from cyclegan_fast.training.arrangement import Arrangement
 
 
@@ -21,7 +21,7 @@ class _Walk:
 
     def __init__(self, steps: Steps[Any]) -> None:
         self._steps = steps
-        self.call: into.Call | None = None
+        self.call: _into.Call | None = None
         self.done = False
         self.result: Any = None
 
@@ -60,7 +60,7 @@ def beside(aside: Arrangement, first: Steps[T], second: Steps[T], *used: Tensor)
             other.go_on()
         one.go_on()
         aside.join()
-        into.do(*(walk.call for walk in (one, other) if walk.call is not None))
+        _into.do(*(walk.call for walk in (one, other) if walk.call is not None))
         if one.done and other.done:
             return one.result, other.result
         used = ()

@@ -12,6 +12,7 @@ from torch import nn
 from cyclegan_fast import accelerate, models
 from cyclegan_fast.fusion import by_hand
 from cyclegan_fast.fusion.hand import HandWalk, Part, alone
+from cyclegan_fast.ops import _into
 from cyclegan_fast.ops.instance_norm_act import into
 from cyclegan_fast.training.arrangement import Arrangement
 from cyclegan_fast.training.beside import beside
@@ -67,8 +68,8 @@ def test_each_walk_is_as_if_it_were_alone(pair, blocks, widths, again):
 
 def test_norms_of_one_size_go_in_pairs_and_others_do_not(monkeypatch):
     done = []
-    right = into.do
-    monkeypatch.setattr(into, "do", lambda *calls: (done.append(len(calls)), right(*calls)))
+    right = _into.do
+    monkeypatch.setattr(_into, "do", lambda *calls: (done.append(len(calls)), right(*calls)))
     aside = Arrangement(torch.device("cpu"), ordered=False, merge=True, pair=True)
     beside(aside, walk_of(generator(1)).forward(part(0)), walk_of(generator(2)).forward(part(1)))
     # Stem, two down, two for each block, two up; the second network has a block more.

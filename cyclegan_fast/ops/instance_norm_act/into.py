@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""instance_norm_act into memory that is there: for walks that run their backward themselves.
-
-A call is made first and done later, so that those of two networks side by side can be one launch.
-"""
+"""instance_norm_act into memory that is there: its calls, see ops/_into.py."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from cyclegan_fast import backend
 from cyclegan_fast.ops import _common
 from cyclegan_fast.ops.instance_norm_act.autograd import ACTIVATIONS, STEM, workspace
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import Moments
 
 
 class Call(NamedTuple):
@@ -34,8 +32,10 @@ class Call(NamedTuple):
     written: tuple[Tensor | None, ...]
     backend_name: str
 
-    def alike(self, other: Call) -> bool:
+    def alike(self, other: Any) -> bool:
         """Whether both can be one launch."""
+        if not isinstance(other, Call):
+            return False
         x, y = self.x, other.x
         return (
             self.backend_name == other.backend_name == "native"
@@ -44,28 +44,25 @@ class Call(NamedTuple):
             and _common.memory_format(x) == _common.memory_format(y)
         )
 
-
-def do(*calls: Call) -> None:
-    """Do one call, or two; those alike in one launch, where the kernels of the layout can."""
-    if len(calls) == 2 and calls[0].alike(calls[1]):
-        first, second = calls
-        pair = getattr(_common.kernels(STEM, first.backend_name), f"{first.name}_pair")
-        none = first.x.new_empty(0)  # of what is written: None in a list has no schema
-        pair(
-            *([a, b] for a, b in zip(first.read, second.read, strict=True)),
-            *first.options,
-            *(
-                [none if a is None else a, none if b is None else b]
-                for a, b in zip(first.written, second.written, strict=True)
-            ),
-        )
-    else:
-        for call in calls:
-            kernel = getattr(_common.kernels(STEM, call.backend_name), call.name)
-            kernel(*call.read, *call.options, *call.written)
-    for call in calls:
-        backward = call.name.endswith("bwd")
-        backend.count(f"{STEM}_backward" if backward else STEM, call.backend_name)
+    def do(self, *beside: Call) -> None:
+        """Do the call, and the one beside it, where the kernels of the layout can in one launch."""
+        kernels = _common.kernels(STEM, self.backend_name)
+        if beside:
+            (other,) = beside
+            none = self.x.new_empty(0)  # of what is written: None in a list has no schema
+            getattr(kernels, f"{self.name}_pair")(
+                *([a, b] for a, b in zip(self.read, other.read, strict=True)),
+                *self.options,
+                *(
+                    [none if a is None else a, none if b is None else b]
+                    for a, b in zip(self.written, other.written, strict=True)
+                ),
+            )
+        else:
+            getattr(kernels, self.name)(*self.read, *self.options, *self.written)
+        stem = f"{STEM}_backward" if "bwd" in self.name else STEM
+        for call in (self, *beside):
+            backend.count(stem, call.backend_name)
 
 
 def forward_call(
@@ -80,6 +77,7 @@ def forward_call(
     pad: int,
     eps: float,
     backend_name: str,
+    moments: Moments | None = None,
 ) -> tuple[Call, Tensor, Tensor]:
     """Return the call that writes :func:`instance_norm_act` of x into y.
 
@@ -94,15 +92,21 @@ def forward_call(
         pad: as the op's.
         eps: as the op's.
         backend_name: "native" or "triton".
+        moments: of x, if the convolution has left them which made it.
 
     Returns:
         The call, and the mean and rstd that it writes, [N, C] each.
     """
     mean, rstd = (x.new_empty(x.shape[:2], dtype=_common.accumulator(x.dtype)) for _ in range(2))
-    options = (ACTIVATIONS.index(act), negative_slope, pad, eps)
-    written = (y, mean, rstd, workspace(x, backend_name))
-    read = (x, weight, bias, residual)
-    return Call(f"{STEM}_fwd", x, read, options, written, backend_name), mean, rstd
+    options: tuple[float, ...] = (ACTIVATIONS.index(act), negative_slope, pad, eps)
+    written: tuple[Tensor | None, ...] = (y, mean, rstd)
+    read: tuple[Tensor | None, ...] = (x, weight, bias, residual)
+    if moments is None:
+        written = (*written, workspace(x, backend_name))
+        return Call(f"{STEM}_fwd", x, read, options, written, backend_name), mean, rstd
+    read = (*read, moments.partial)
+    options = (moments.each, moments.pitch, *options)
+    return Call(f"{STEM}_finish", x, read, options, written, backend_name), mean, rstd
 
 
 def backward_call(
@@ -120,6 +124,7 @@ def backward_call(
     negative_slope: float,
     pad: int,
     backend_name: str,
+    partial: Tensor | None = None,
 ) -> tuple[Call, Tensor]:
     """Return the call that writes the gradients of x and of the residual.
 
@@ -137,6 +142,8 @@ def backward_call(
         negative_slope: as forward's.
         pad: as forward's.
         backend_name: as forward's.
+        partial: the sums, by chunks, if the convolution has left them which read y: see
+            NormOfInput.
 
     Returns:
         The call, and what it writes for the gradients of bias and weight, [2, N, C], not yet
@@ -144,6 +151,10 @@ def backward_call(
     """
     sums = mean.new_empty((2, *mean.shape))
     options = (ACTIVATIONS.index(act), negative_slope, pad)
-    written = (grad_x, grad_residual, sums, workspace(x, backend_name))
-    read = (grad_y, grad_skip, x, weight, bias, mean, rstd)
-    return Call(f"{STEM}_bwd", x, read, options, written, backend_name), sums
+    written: tuple[Tensor | None, ...] = (grad_x, grad_residual, sums)
+    read: tuple[Tensor | None, ...] = (grad_y, grad_skip, x, weight, bias, mean, rstd)
+    if partial is None:
+        written = (*written, workspace(x, backend_name))
+        return Call(f"{STEM}_bwd", x, read, options, written, backend_name), sums
+    read = (*read, partial)
+    return Call(f"{STEM}_bwd_finish", x, read, options, written, backend_name), sums

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""reflect_conv2d: custom ops, fakes and autograd over the library and over Triton's kernels."""
+"""reflect_conv2d: custom ops, fakes and autograd over the library and over Triton's kernels.
+
+Each direction of a call is served by the implementation that the table names for it, by the policy
+under which the call was made forward.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ from torch import Tensor
 
 from cyclegan_fast import backend
 from cyclegan_fast.errors import DoubleBackwardError
-from cyclegan_fast.ops import _common
 from cyclegan_fast.ops.reflect_conv2d import library
-from cyclegan_fast.ops.reflect_conv2d.table import STEM
+from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
+from cyclegan_fast.ops.reflect_conv2d.layers import Layer
+from cyclegan_fast.ops.reflect_conv2d.table import BACKEND_OF, STEM, choose, implementation
 
 ACTIVATIONS = ("none", "tanh")
 
@@ -24,22 +29,22 @@ def forward(
     stride: int,
     act: str,
     channels_last: bool,
-    backend_name: str,
+    policy: str,
 ) -> Tensor:
     """Return the convolution of x, padded by reflection, and activated."""
     y = _output(x, weight, padding, stride, channels_last)
-    if x.numel() and backend_name == "native":
-        y = _laid_out(library.convolved(x, weight, bias, padding, stride, act == "tanh"), y)
+    name = choose("forward", policy, Layer(x, weight, padding, stride))
+    tanh = act == "tanh"
+    if x.numel() and name == "library":
+        y = _laid_out(library.convolved(x, weight, bias, padding, stride, tanh), y)
     elif x.numel():
-        _common.kernels(STEM, backend_name).reflect_conv2d_fwd(
-            x, weight, bias, padding, stride, act == "tanh", y
-        )
-    backend.count(STEM, backend_name)
+        implementation(name).forward([Forward(x, weight, bias, y)], padding, stride, tanh)
+    backend.count(STEM, BACKEND_OF[name])
     return y
 
 
 @forward.register_fake
-def _(x, weight, bias, padding, stride, act, channels_last, backend_name):
+def _(x, weight, bias, padding, stride, act, channels_last, policy):
     return _output(x, weight, padding, stride, channels_last)
 
 
@@ -54,40 +59,46 @@ def backward(
     needs_x: bool,
     needs_weight: bool,
     needs_bias: bool,
-    backend_name: str,
+    policy: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, weight and bias, empty where they are not asked for."""
     needs = (needs_x, needs_weight, needs_bias)
     made = _gradients(x, weight, needs)
+    layer = Layer(x, weight, padding, stride)
+    of_x, of_weight = (choose(f"gradient_of_{what}", policy, layer) for what in ("input", "weight"))
     if not x.numel():
         for gradient in made:
             gradient.zero_()
-    elif backend_name == "native":
-        found = library.gradients(grad_y, y, x, weight, padding, stride, needs)
-        grad_x, grad_weight, grad_bias = (
-            like if gradient is None else _laid_out(gradient, like)
-            for gradient, like in zip(found, made, strict=True)
-        )
-        made = (grad_x, grad_weight, grad_bias)
     else:
-        kernels = _common.kernels(STEM, backend_name)
-        size = kernels.reflect_conv2d_workspace(grad_y.shape, weight.shape, x.device.type)
-        kernels.reflect_conv2d_bwd(
-            grad_y,
-            y,
-            x,
-            weight,
-            padding,
-            stride,
-            *(like if need else None for like, need in zip(made, needs, strict=True)),
-            x.new_empty((size,), dtype=torch.float32),
+        by_library = (
+            needs_x and of_x == "library",
+            needs_weight and of_weight == "library",
+            needs_bias and of_weight == "library",
         )
-    backend.count(f"{STEM}_backward", backend_name)
+        if any(by_library):
+            found = library.gradients(grad_y, y, x, weight, padding, stride, by_library)
+            grad_x, grad_weight, grad_bias = (
+                like if gradient is None else _laid_out(gradient, like)
+                for gradient, like in zip(found, made, strict=True)
+            )
+            made = (grad_x, grad_weight, grad_bias)
+        if needs_x and of_x != "library":
+            call = OfInput(grad_y, y, weight, made[0])
+            implementation(of_x).gradient_of_input([call], padding, stride)
+        if (needs_weight or needs_bias) and of_weight != "library":
+            kernels = implementation(of_weight)
+            size = kernels.workspace(grad_y.shape, weight.shape)
+            wanted = (made[1] if needs_weight else None, made[2] if needs_bias else None)
+            workspace = x.new_empty((size,), dtype=torch.float32)
+            kernels.gradient_of_weight(
+                [OfWeight(grad_y, y, x, *wanted, workspace)], padding, stride
+            )
+    backend.count(f"{STEM}_backward", BACKEND_OF[of_x if needs_x else of_weight])
     return made
 
 
 @backward.register_fake
-def _(grad_y, y, x, weight, padding, stride, needs_x, needs_weight, needs_bias, backend_name):
+def _(grad_y, y, x, weight, padding, stride, needs_x, needs_weight, needs_bias, policy):
     return _gradients(x, weight, (needs_x, needs_weight, needs_bias))
 
 
@@ -127,7 +138,7 @@ def _laid_out(made: Tensor, like: Tensor) -> Tensor:
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    x, weight, _bias, ctx.padding, ctx.stride, act, ctx.channels_last, ctx.backend_name = inputs
+    x, weight, _bias, ctx.padding, ctx.stride, act, ctx.channels_last, ctx.policy = inputs
     # Where tanh's argument is not kept, its derivative 1 - y^2 needs its result.
     ctx.save_for_backward(x, weight, output if act == "tanh" else None)
 
@@ -143,7 +154,7 @@ def _autograd(ctx, grad_y):
         ctx.padding,
         ctx.stride,
         *needs,
-        ctx.backend_name,
+        ctx.policy,
     )
     wanted = (gradient if need else None for gradient, need in zip(gradients, needs, strict=True))
     return *wanted, None, None, None, None, None

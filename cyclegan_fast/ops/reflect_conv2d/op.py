@@ -8,7 +8,6 @@ from torch import Tensor
 
 from cyclegan_fast import backend
 from cyclegan_fast.ops import _common
-from cyclegan_fast.ops.reflect_conv2d import library
 from cyclegan_fast.ops.reflect_conv2d.autograd import (
     ACTIVATIONS,
     backward,
@@ -16,7 +15,7 @@ from cyclegan_fast.ops.reflect_conv2d.autograd import (
     memory_format,
 )
 from cyclegan_fast.ops.reflect_conv2d.reference import reflect_conv2d_reference
-from cyclegan_fast.ops.reflect_conv2d.table import STEM, choose
+from cyclegan_fast.ops.reflect_conv2d.table import STEM, served_by
 
 
 def reflect_conv2d(
@@ -73,21 +72,21 @@ def reflect_conv2d(
     if isinstance(weight, Tensor) and (bias is None or isinstance(bias, Tensor)):
         x, weight, bias = _as_autocast(x, weight, bias)
     _check(x, weight, bias, padding, stride, act)
-    chosen = choose(x, weight, stride)
-    if chosen == "reference":
+    policy = served_by(x)
+    if policy == "reference":
         if not torch.compiler.is_compiling():
-            backend.count(STEM, chosen)
+            backend.count(STEM, policy)
         return reflect_conv2d_reference(x, weight, bias, padding=padding, stride=stride, act=act)
-    channels_last = _is_channels_last(x) or _is_channels_last(weight)
+    layout = layout_of(x, weight)
     return forward(
-        x.contiguous(memory_format=memory_format(channels_last)),
+        x.contiguous(memory_format=layout),
         _common.dense(weight),
         None if bias is None else bias.contiguous(),
         padding,
         stride,
         act,
-        channels_last,
-        chosen,
+        layout == torch.channels_last,
+        policy,
     )
 
 
@@ -112,16 +111,20 @@ def gradients(
         stride: as the call's.
         needs: which of the three.
     """
-    chosen = choose(x, weight, stride)
-    channels_last = _is_channels_last(x) or _is_channels_last(weight)
-    grad_y = grad_y.contiguous(memory_format=memory_format(channels_last))
-    if chosen == "reference":  # which autograd would differentiate; the library does the same
-        return library.gradients(grad_y, y, x, weight, padding, stride, needs)
-    found = backward(grad_y, y, x, weight, padding, stride, *needs, chosen)
+    policy = served_by(x)
+    grad_y = grad_y.contiguous(memory_format=layout_of(x, weight))
+    # What the reference is, autograd would differentiate; the library does the same.
+    policy = "native" if policy == "reference" else policy
+    found = backward(grad_y, y, x, weight, padding, stride, *needs, policy)
     of_x, of_weight, of_bias = (
         gradient if need else None for gradient, need in zip(found, needs, strict=True)
     )
     return of_x, of_weight, of_bias
+
+
+def layout_of(x: Tensor, weight: Tensor) -> torch.memory_format:
+    """Return the layout that a convolution's images have."""
+    return memory_format(_is_channels_last(x) or _is_channels_last(weight))
 
 
 def _is_channels_last(x: Tensor) -> bool:

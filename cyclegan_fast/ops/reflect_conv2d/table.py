@@ -1,29 +1,47 @@
 # SPDX-License-Identifier: MIT
-"""Which implementation of reflect_conv2d `auto` takes, by a table and never by a stopwatch.
+"""Which implementation of a convolution `auto` takes, by a table and never by a stopwatch.
 
     reference   PyTorch's padding, convolution and tanh, under autograd
-    native      our padding kernel and the device's own convolution (cuDNN, oneDNN): library.py
-    triton      one kernel that reflects while it loads: triton_kernels.py
+    library     our padding kernel and the device's own convolution (cuDNN, oneDNN): library.py
+    rows        Triton: a padded image as one matrix, a tap a shift of its rows: triton_rows.py
+    factored    Triton: few channels on one side, factored by the kernel's rows: triton_factored.py
+    implicit    Triton: an implicit GEMM that reflects while it loads: triton_implicit.py
 
-A run takes the same implementation every time. A row changes when benchmarks/results shows it to.
+A run takes the same implementation every time. A row changes when benchmarks/results shows it to; a
+user's own measurements, made by `cyclegan-fast tune`, come before the rows (measured.py).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cyclegan_fast import backend
 from cyclegan_fast.ops import _common
+from cyclegan_fast.ops.reflect_conv2d import measured
+from cyclegan_fast.ops.reflect_conv2d.layers import DIRECTIONS, Layer
 
 STEM = "reflect_conv2d"
+
+# The back end that each implementation belongs to.
+BACKEND_OF = {
+    "reference": "reference",
+    "library": "native",
+    "rows": "triton",
+    "factored": "triton",
+    "implicit": "triton",
+}
+# Triton's own, the one first that is made for the fewest layers.
+TRITON = ("factored", "rows", "implicit")
 
 # Triton emits tensor-core code from here on; before, a tile of tl.dot is spilled registers
 # (sm_75, Triton 3.6 and 3.8: thousands of scalar multiplications, 4 KB of stack a thread).
 FIRST_TENSOR_CORES = (8, 0)
-THIN = 16  # channels: tl.dot's smallest side, of which a thinner layer leaves the rest idle
 
 
 class Row(NamedTuple):
@@ -34,98 +52,139 @@ class Row(NamedTuple):
     why: str
     dtypes: tuple[torch.dtype, ...] = _common.FLOATS
     below: tuple[int, int] | None = None  # compute capabilities below this one only
-    shapes: tuple[str, ...] = ("wide", "strided", "thin")
 
 
 # The first row that fits holds.
 TABLE = (
-    Row("cpu", ("native", "reference"), "oneDNN has the CPU's matrix instructions"),
+    Row("cpu", ("library", "reference"), "oneDNN has the CPU's matrix instructions"),
     Row(
         "cuda",
-        ("native", "reference"),
+        ("library", "reference"),
         "Triton emits no tensor-core code for this GPU",
         below=FIRST_TENSOR_CORES,
     ),
     Row(
         "cuda",
-        ("native", "reference"),
+        ("library", "reference"),
         "float64 has no Triton kernel",
         dtypes=(torch.float64,),
     ),
     Row(
         "cuda",
-        ("native", "reference"),
-        f"with fewer than {THIN} channels on a side most of a Triton tile is idle",
-        shapes=("thin",),
-    ),
-    Row(
-        "cuda", ("native", "triton", "reference"), "no record shows Triton to be faster than cuDNN"
+        ("library", *TRITON, "reference"),
+        "no record shows Triton to be faster than cuDNN",
     ),
 )
 
-
-def shape_class(weight: Tensor, stride: int) -> str:
-    """Return "thin" (few channels on a side), "strided" or "wide"."""
-    if min(weight.shape[:2]) < THIN:
-        return "thin"
-    return "strided" if stride > 1 else "wide"
+# A test's or a benchmark's own choice, which comes before the user's measurements and the rows.
+_chosen: list[measured.Choice] = []
 
 
-def row(
-    device_type: str,
-    capability: tuple[int, int] | None,
-    dtype: torch.dtype,
-    shape: str,
-) -> Row:
+@contextmanager
+def choosing(choice: measured.Choice) -> Iterator[None]:
+    """Let `choice(layer, direction)` say what `auto` takes; None where it has nothing to say."""
+    _chosen.append(choice)
+    try:
+        yield
+    finally:
+        _chosen.remove(choice)
+
+
+def row(device_type: str, capability: tuple[int, int] | None, dtype: torch.dtype) -> Row:
     """Return the table's row for a call; capability is None off CUDA."""
     for each in TABLE:
-        fits = each.device_type == device_type and dtype in each.dtypes and shape in each.shapes
+        fits = each.device_type == device_type and dtype in each.dtypes
         if fits and (each.below is None or (capability is not None and capability < each.below)):
             return each
     return Row(device_type, ("reference",), f"nothing of ours runs on {device_type!r}")
 
 
-def choose(x: Tensor, weight: Tensor, stride: int) -> str:
-    """Return the implementation that serves a call under the present policy.
+def implementation(name: str, kind: str = "reflect") -> Any:
+    """Return the module of one of Triton's implementations; see calls.py."""
+    module = "transposed" if kind == "transposed" else name
+    return import_module(f"cyclegan_fast.ops.reflect_conv2d.triton_{module}")
+
+
+def why_not(name: str, layer: Layer) -> str | None:
+    """Return None if an implementation can serve a layer, else the reason."""
+    reason = backend.why_not(STEM, BACKEND_OF[name], layer.device.type, layer.dtype)
+    if reason is not None or BACKEND_OF[name] != "triton":
+        return reason
+    if layer.kind != "reflect" and name != "implicit":
+        return f"it is not made for a convolution of the kind {layer.kind!r}"
+    return implementation(name, layer.kind).why_not(*layer[:4])
+
+
+def served_by(x: Tensor) -> str:
+    """Return how a call is served under the present policy: by "reference", or by our ops.
+
+    Returns:
+        "reference", or the policy, by which the ops choose for each direction.
 
     Raises:
-        BackendUnavailableError: one was asked for by name and cannot serve.
+        BackendUnavailableError: a back end was asked for by name and cannot serve.
     """
-    if backend.policy() != "auto":
-        return backend.resolve(STEM, x.device.type, x.dtype)
-    for name in _row(x, weight, stride).order:
-        if backend.why_not(STEM, name, x.device.type, x.dtype) is None:
-            return name
-    return "reference"
+    chosen = backend.resolve(STEM, x.device.type, x.dtype)
+    return chosen if chosen == "reference" else backend.policy()
 
 
-def explain(x: Tensor, weight: Tensor, stride: int = 1) -> str:
-    """Say which implementation serves reflect_conv2d(x, weight, stride=stride), and why.
+def choose(direction: str, policy: str, layer: Layer) -> str:
+    """Return the implementation that serves one direction of a layer.
+
+    Args:
+        direction: one of layers.DIRECTIONS.
+        policy: "auto", "native" or "triton".
+        layer: what is computed.
+    """
+    return _chosen_with_reason(direction, policy, layer)[0]
+
+
+def explain(x: Tensor, weight: Tensor, padding: int = 0, stride: int = 1) -> str:
+    """Say which implementation serves reflect_conv2d(x, weight, ...), and why.
 
     Args:
         x: [N, C, H, W], as the call's.
         weight: [C_out, C, KH, KW], as the call's.
+        padding: as the call's.
         stride: as the call's.
 
     Returns:
-        "native: no record shows Triton to be faster than cuDNN", say.
+        "library: no record shows Triton to be faster than cuDNN", say; a line for each direction
+        where they differ.
 
     Raises:
         BackendUnavailableError: one was asked for by name and cannot serve.
     """
-    chosen = choose(x, weight, stride)
-    if backend.policy() != "auto":
-        return f"{chosen}: it was asked for by name"
-    found = _row(x, weight, stride)
-    if chosen == found.order[0]:
-        return f"{chosen}: {found.why}"
-    reason = backend.why_not(STEM, found.order[0], x.device.type, x.dtype)
-    return f"{chosen}: {found.order[0]} cannot serve: {reason}"
+    policy = served_by(x)
+    if policy == "reference":
+        asked = backend.policy() == "reference"
+        return "reference: " + ("asked for by name" if asked else "nothing else can serve")
+    layer = Layer(x, weight, padding, stride)
+    found = {way: ": ".join(_chosen_with_reason(way, policy, layer)) for way in DIRECTIONS}
+    if len(set(found.values())) == 1:
+        return found[DIRECTIONS[0]]
+    return "\n".join(f"{way}: {text}" for way, text in found.items())
 
 
-def _row(x: Tensor, weight: Tensor, stride: int) -> Row:
-    capability = _capability(x.device.index) if x.device.type == "cuda" else None
-    return row(x.device.type, capability, x.dtype, shape_class(weight, stride))
+def _chosen_with_reason(direction: str, policy: str, layer: Layer) -> tuple[str, str]:
+    if policy == "native":
+        return "library", "asked for by name"
+    for choice in (*reversed(_chosen), measured.choice(layer.device)):
+        name = choice(layer, direction) if policy == "auto" else None
+        if name is not None and why_not(name, layer) is None:
+            return name, "it was measured to be the fastest here"
+    names: tuple[str, ...] = TRITON if layer.kind == "reflect" else ("library",)
+    why = "asked for by name"
+    if policy != "triton":
+        capability = _capability(layer.device.index) if layer.device.type == "cuda" else None
+        _, names, why, *_ = row(layer.device.type, capability, layer.dtype)
+    reasons: list[str] = []
+    for name in names:
+        reason = why_not(name, layer)
+        if reason is None:
+            return name, "; ".join([why, *reasons])
+        reasons.append(f"{name} cannot serve: {reason}")
+    return "library", "; ".join(reasons)
 
 
 @torch.compiler.assume_constant_result
@@ -150,11 +209,4 @@ def _triton_probe(device_type: str, dtype: torch.dtype) -> str | None:
     return reason
 
 
-backend.register(
-    STEM,
-    {"native": _native_probe, "triton": _triton_probe},
-    {
-        device_type: row(device_type, FIRST_TENSOR_CORES, torch.float32, "wide").order
-        for device_type in ("cpu", "cuda")
-    },
-)
+backend.register(STEM, {"native": _native_probe, "triton": _triton_probe}, _common.PREFERENCE)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from cyclegan_fast.ops._triton import reflected
+from cyclegan_fast.ops._triton import of_call, reflected
 
 
 @triton.jit
@@ -208,8 +208,15 @@ def reflect_conv2d_sum_kernel(
     weight_elements,
     bias_elements,
     BLOCK: tl.constexpr,
+    other_partial_ptr=None,  # the same of a second call, if the grid has a second axis of two
+    other_weight_ptr=None,
+    other_bias_ptr=None,
 ):
     """Add the splits' sums, in their order."""
+    if other_partial_ptr is not None:
+        partial_ptr = of_call(partial_ptr, other_partial_ptr)
+        grad_weight_ptr = of_call(grad_weight_ptr, other_weight_ptr)
+        grad_bias_ptr = of_call(grad_bias_ptr, other_bias_ptr)
     elements = weight_elements + bias_elements
     offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = offs < elements

@@ -83,6 +83,15 @@ def strides(x: Tensor) -> tuple[int, int]:
 
 
 @triton.jit
+def of_call(first, second):
+    """The operand of a program's call, where a launch makes two: the grid's second axis says which.
+
+    A launch of one call has that axis of one, and may pass its operand twice.
+    """
+    return tl.where(tl.program_id(1) == 0, first, second)
+
+
+@triton.jit
 def reflected(i, pad, size):
     """Source row (or column) of padded row i: the mirror at 0 and at size - 1."""
     k = tl.abs(i - pad)

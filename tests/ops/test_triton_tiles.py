@@ -20,7 +20,8 @@ from cyclegan_fast.ops import (
     reflect_pad2d,
 )
 from cyclegan_fast.ops.instance_norm_act import triton_kernels as norm
-from cyclegan_fast.ops.reflect_conv2d import triton_kernels as conv
+from cyclegan_fast.ops.reflect_conv2d import triton_implicit as conv
+from cyclegan_fast.ops.reflect_conv2d.calls import Forward
 from cyclegan_fast.ops.reflect_pad2d import triton_kernels as pad2d
 
 pytestmark = pytest.mark.skipif(
@@ -99,7 +100,7 @@ def test_pad(memory_format, dtype):
 def test_convolution(shape, weight, padding, stride, act, memory_format, dtype):
     leaves = operands(shape, weight, dtype, "cpu", memory_format)
     y = check(leaves, padding, stride, act)
-    assert conv._cover(y.shape, leaves[1].shape, conv._tiles(y))[1] > 1
+    assert conv.splits_of(y.shape, leaves[1].shape, conv.tiles_of(y))[1] > 1
 
 
 @pytest.mark.parametrize("wanted", [1, 5])
@@ -107,7 +108,9 @@ def test_splits_of_the_weights_gradient(wanted, monkeypatch):
     monkeypatch.setattr(conv, "PROGRAMS", wanted)
     leaves = operands((3, 2, 4, 5), (3, 2, 1, 1), torch.float32, "cpu")
     y = check(leaves, 0, 1, "none")
-    assert conv._cover(y.shape, leaves[1].shape, conv._tiles(y))[1] == (1 if wanted == 1 else 4)
+    assert conv.splits_of(y.shape, leaves[1].shape, conv.tiles_of(y))[1] == (
+        1 if wanted == 1 else 4
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-6, 0.1, 0.49, 0.51, 3.0, 20.0])
@@ -148,7 +151,7 @@ def test_a_plane_of_too_many_pixels_is_refused_before_a_launch():
     with pytest.raises(
         ValueError, match="reflect_conv2d: x must have fewer than 1073741824 pixels"
     ):
-        conv.reflect_conv2d_fwd(x, weight, None, 1, 1, False, y)
+        conv.forward([Forward(x, weight, None, y)], 1, 1, False)
     mean = torch.empty(1, 1, device="meta")
     with pytest.raises(ValueError, match="instance_norm_act: x must have fewer than"):
         norm.instance_norm_act_fwd(x, None, None, None, 1, 0.2, 1, 1e-5, y, mean, mean, mean)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""reflect_conv2d's backward kernels in Triton: gathers and two-stage sums, so nothing races.
+"""reflect_conv2d's gradient of x in Triton, and what adds up the weight's.
 
-With g = dL/dy, times 1 - y^2 where y is a tanh: the gradient of x gathers g over the taps and over
-a pixel's mirror images; the gradient of the weight is a product over all pixels, cut into splits
-whose partial sums a second kernel adds in order; the gradient of the bias is summed beside it.
+With g = dL/dy, times 1 - y^2 where y is a tanh: each pixel gathers g over the taps and over its
+mirror images, so nothing races. Pixels whose row and column leave the same remainders by the stride
+are a phase: the same taps reach all of them, and a tile is of one phase, so no tap is in vain.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from cyclegan_fast.ops._triton import reflected
+from cyclegan_fast.ops._triton import of_call
+from cyclegan_fast.ops.instance_norm_act.triton_fwd import merged
+from cyclegan_fast.ops.reflect_conv2d.triton_beside import leave, sums_of_call
+from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import tile_moments
 
 
 @triton.jit
@@ -19,7 +22,13 @@ def reflect_conv2d_bwd_kernel(
     grad_y_ptr,  # [N, out_channels, out_height, out_width], the layout of x
     y_ptr,  # like grad_y, if TANH
     weight_ptr,  # [out_channels, channels, KH, KW], either dense layout
+    bias_ptr,  # [channels] or None: of a transposed convolution, whose forward this is
     grad_x_ptr,  # [N, channels, height, width], either dense layout
+    other_grad_y_ptr,  # from here on the second call's
+    other_y_ptr,
+    other_weight_ptr,
+    other_bias_ptr,
+    other_grad_x_ptr,
     channels,
     height,
     width,
@@ -32,12 +41,37 @@ def reflect_conv2d_bwd_kernel(
     y_stride_c,
     weight_stride_c,
     weight_stride_t,  # from tap to tap
+    chunks,  # of an image
+    partial_ptr,  # float32 [N, chunks, 2, channels] or None: what is left for the norm
+    other_partial_ptr,
+    norm_x_ptr,  # what sums are taken of, see beside_norm.NormOfInput; or None
+    norm_mean_ptr,
+    norm_rstd_ptr,
+    norm_weight_ptr,
+    norm_bias_ptr,
+    norm_skip_ptr,
+    other_norm_x_ptr,
+    other_norm_mean_ptr,
+    other_norm_rstd_ptr,
+    other_norm_weight_ptr,
+    other_norm_bias_ptr,
+    other_norm_skip_ptr,
+    skip_stride_n,
+    skip_stride_c,
+    skip_stride_h,
+    skip_stride_w,
+    LEAVES: tl.constexpr,  # nothing, "moments" or "sums"
+    NORM_PAD: tl.constexpr,
+    NORM_ACT: tl.constexpr,
+    NORM_SLOPE: tl.constexpr,
     TANH: tl.constexpr,
     PAD: tl.constexpr,
+    ZEROS: tl.constexpr,  # in the place of reflection
     STRIDE: tl.constexpr,
     KH: tl.constexpr,
     KW: tl.constexpr,
     PRECISION: tl.constexpr,
+    EACH: tl.constexpr,  # tiles of a chunk
     BLOCK_H: tl.constexpr,
     BLOCK_W: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -45,51 +79,99 @@ def reflect_conv2d_bwd_kernel(
 ):
     """Each pixel of x gathers from all windows that have read it, or a mirror image of it."""
     groups = tl.cdiv(channels, BLOCK_C)
-    across, down = tl.cdiv(width, BLOCK_W), tl.cdiv(height, BLOCK_H)
+    across = tl.cdiv(tl.cdiv(width, STRIDE), BLOCK_W)
     pid = tl.program_id(0)
-    tile = pid // groups % (across * down)
-    n = (pid // groups // (across * down)).to(tl.int64)
-    top, left = tile // across * BLOCK_H, tile % across * BLOCK_W
+    chunk = pid // groups % chunks
+    n = (pid // groups // chunks).to(tl.int64)
     offs_c = pid % groups * BLOCK_C + tl.arange(0, BLOCK_C)
-    mask_c = offs_c < channels
+    channel, mask_c = offs_c.to(tl.int64), offs_c < channels
     in_tile = tl.arange(0, BLOCK_H * BLOCK_W)
-    h, w = top + in_tile // BLOCK_W, left + in_tile % BLOCK_W
-    mask_p = (h < height) & (w < width)
-    grad_y_ptr += n * out_channels * out_height * out_width
-    y_ptr += n * out_channels * out_height * out_width
+    grad_y_ptr = of_call(grad_y_ptr, other_grad_y_ptr) + n * out_channels * out_height * out_width
+    y_ptr = of_call(y_ptr, other_y_ptr) + n * out_channels * out_height * out_width
+    weight_ptr = of_call(weight_ptr, other_weight_ptr)
+    grad_x_ptr = of_call(grad_x_ptr, other_grad_x_ptr) + n * channels * height * width
+    if bias_ptr is not None:
+        bias_ptr = of_call(bias_ptr, other_bias_ptr)
     blocks = tl.cdiv(out_channels, BLOCK_O)
-    total = tl.zeros((BLOCK_H * BLOCK_W, BLOCK_C), tl.float32)
-    # The pixel itself; then its images beyond the edges, in the tiles that have any. A rectangle of
-    # pixels rather than a row of them: most rectangles have none on either side.
-    for image in range(9 if PAD > 0 else 1):
-        side_h, side_w = image // 3, image % 3
-        any_h = _touches(side_h, top, BLOCK_H, height, PAD)
-        any_w = _touches(side_w, left, BLOCK_W, width, PAD)
-        steps = tl.where(any_h & any_w, KH * KW * blocks, 0)
-        padded_h, there_h = _image(side_h, h, height, PAD)
-        padded_w, there_w = _image(side_w, w, width, PAD)
-        there = mask_p & there_h & there_w
-        for step in range(steps):
-            tap = step // blocks
-            offs_o = step % blocks * BLOCK_O + tl.arange(0, BLOCK_O)
-            mask_o = offs_o < out_channels
-            row, column = padded_h - tap // KW, padded_w - tap % KW
-            out_h, out_w = row // STRIDE, column // STRIDE
-            reads = there & (row >= 0) & (column >= 0) & (out_h < out_height) & (out_w < out_width)
-            if STRIDE > 1:
-                reads = reads & (row % STRIDE == 0) & (column % STRIDE == 0)
-            source = (out_h * out_width + out_w).to(tl.int64)[:, None] * y_stride_p
-            source += offs_o.to(tl.int64)[None, :] * y_stride_c
-            mask = reads[:, None] & mask_o[None, :]
-            a = _derivative(grad_y_ptr, y_ptr, source, mask, TANH)
-            source = offs_o.to(tl.int64)[:, None] * (channels * KH * KW)
-            source += offs_c.to(tl.int64)[None, :] * weight_stride_c + tap * weight_stride_t
-            b = tl.load(weight_ptr + source, mask=mask_o[:, None] & mask_c[None, :], other=0)
-            total = tl.dot(a, b, total, input_precision=PRECISION)
-    target = (h * width + w).to(tl.int64)[:, None] * x_stride_p
-    target += offs_c.to(tl.int64)[None, :] * x_stride_c
-    target += n * channels * height * width
-    tl.store(grad_x_ptr + target, total, mask=mask_p[:, None] & mask_c[None, :])
+    first, second = tl.zeros((BLOCK_C,), tl.float32), tl.zeros((BLOCK_C,), tl.float32)
+    count = 0.0
+    for each in range(EACH):
+        tile = chunk * EACH + each
+        # The phases of a region one after the other: they read the same part of g.
+        phase, tile = tile % (STRIDE * STRIDE), tile // (STRIDE * STRIDE)
+        top = tile // across * (BLOCK_H * STRIDE) + phase // STRIDE
+        left = tile % across * (BLOCK_W * STRIDE) + phase % STRIDE
+        h, w = top + in_tile // BLOCK_W * STRIDE, left + in_tile % BLOCK_W * STRIDE
+        mask_p = (h < height) & (w < width)
+        total = tl.zeros((BLOCK_H * BLOCK_W, BLOCK_C), tl.float32)
+        # The pixel itself; then its images beyond the edges, in the tiles that have any. A
+        # rectangle of pixels rather than a row of them: most rectangles have none on either side.
+        for image in range(1 if ZEROS or PAD == 0 else 9):
+            side_h, side_w = image // 3, image % 3
+            any_h = _touches(side_h, top, (BLOCK_H - 1) * STRIDE, height, PAD)
+            any_w = _touches(side_w, left, (BLOCK_W - 1) * STRIDE, width, PAD)
+            padded_h, there_h = _image(side_h, h, height, PAD)
+            padded_w, there_w = _image(side_w, w, width, PAD)
+            there = mask_p & there_h & there_w
+            tap_h = _first_tap(side_h, top, height, PAD, STRIDE)
+            tap_w = _first_tap(side_w, left, width, PAD, STRIDE)
+            row, column = (padded_h - tap_h) // STRIDE, (padded_w - tap_w) // STRIDE
+            taps_h = (KH - tap_h + STRIDE - 1) // STRIDE
+            taps_w = (KW - tap_w + STRIDE - 1) // STRIDE
+            steps = tl.where(any_h & any_w, taps_h * taps_w * blocks, 0)
+            for step in range(steps):
+                tap = step // blocks
+                offs_o = step % blocks * BLOCK_O + tl.arange(0, BLOCK_O)
+                mask_o = offs_o < out_channels
+                out_h, out_w = row - tap // taps_w, column - tap % taps_w
+                reads = there & (out_h >= 0) & (out_h < out_height)
+                reads = reads & (out_w >= 0) & (out_w < out_width)
+                source = (out_h * out_width + out_w).to(tl.int64)[:, None] * y_stride_p
+                source += offs_o.to(tl.int64)[None, :] * y_stride_c
+                mask = reads[:, None] & mask_o[None, :]
+                a = derivative(grad_y_ptr, y_ptr, source, mask, TANH)
+                tap = (tap_h + tap // taps_w * STRIDE) * KW + tap_w + tap % taps_w * STRIDE
+                source = offs_o.to(tl.int64)[:, None] * (channels * KH * KW)
+                source += (channel * weight_stride_c)[None, :] + tap * weight_stride_t
+                b = tl.load(weight_ptr + source, mask=mask_o[:, None] & mask_c[None, :], other=0)
+                total = tl.dot(a, b, total, input_precision=PRECISION)
+        if bias_ptr is not None:
+            total += tl.load(bias_ptr + offs_c, mask=mask_c, other=0).to(tl.float32)[None, :]
+        target = (h * width + w).to(tl.int64)[:, None] * x_stride_p
+        target += (channel * x_stride_c)[None, :]
+        tl.store(grad_x_ptr + target, total, mask=mask_p[:, None] & mask_c[None, :])
+        if LEAVES == "moments":
+            mean, m2, number = tile_moments(total, mask_p, mask_c, grad_x_ptr.dtype.element_ty)
+            first, second = merged(first, second, count, mean, m2, number)
+            count += number
+        if LEAVES == "sums":
+            sums = sums_of_call(
+                total,
+                h,
+                w,
+                mask_p,
+                channel,
+                mask_c,
+                n,
+                (norm_x_ptr, norm_mean_ptr, norm_rstd_ptr),
+                (other_norm_x_ptr, other_norm_mean_ptr, other_norm_rstd_ptr),
+                (norm_weight_ptr, norm_bias_ptr, norm_skip_ptr),
+                (other_norm_weight_ptr, other_norm_bias_ptr, other_norm_skip_ptr),
+                (skip_stride_n, skip_stride_c, skip_stride_h, skip_stride_w),
+                channels,
+                height,
+                width,
+                NORM_PAD,
+                NORM_ACT,
+                NORM_SLOPE,
+                grad_x_ptr.dtype.element_ty,
+            )
+            first += sums[0]
+            second += sums[1]
+    if partial_ptr is not None:
+        partial_ptr = of_call(partial_ptr, other_partial_ptr)
+        partial_ptr += (n * chunks + chunk) * 2 * channels
+        leave(first, second, channel, mask_c, partial_ptr, channels)
 
 
 @triton.jit
@@ -104,99 +186,29 @@ def _image(side, i, size, PAD: tl.constexpr):
 
 
 @triton.jit
-def _touches(side, first, BLOCK: tl.constexpr, size, PAD: tl.constexpr):
-    """Whether any of the rows from first on has an image on a side."""
+def _touches(side, first, span, size, PAD: tl.constexpr):
+    """Whether any of the rows from first to first + span has an image on a side."""
     before = (side == 1) & (first <= PAD)
-    behind = (side == 2) & (first + BLOCK - 1 >= size - 1 - PAD)
+    behind = (side == 2) & (first + span >= size - 1 - PAD)
     return (side == 0) | before | behind
 
 
 @triton.jit
-def _derivative(grad_y_ptr, y_ptr, source, mask, TANH: tl.constexpr):
+def _first_tap(side, i, size, PAD: tl.constexpr, STRIDE: tl.constexpr):
+    """The first tap that reaches the image of row i, and of all rows of its phase, on a side."""
+    position, _ = _image(side, i, size, PAD)
+    # The remainder has the position's sign, which is negative where there is no image.
+    return (position % STRIDE + STRIDE) % STRIDE
+
+
+@triton.jit
+def derivative(grad_y_ptr, y_ptr, source, mask, TANH: tl.constexpr):
     """dL/dz of z, of which y is the activation, in the dtype that tensor cores multiply."""
     grad = tl.load(grad_y_ptr + source, mask=mask, other=0)
     if TANH:
         y = tl.load(y_ptr + source, mask=mask, other=0).to(tl.float32)
         grad = (grad.to(tl.float32) * (1 - y * y)).to(grad_y_ptr.dtype.element_ty)
     return grad
-
-
-@triton.jit
-def reflect_conv2d_weight_kernel(
-    grad_y_ptr,  # [N, out_channels, out_height, out_width], the layout of x
-    y_ptr,  # like grad_y, if TANH
-    x_ptr,  # [N, channels, height, width], either dense layout
-    partial_ptr,  # [splits, weight and bias]: the weight's elements in its layout, then the bias's
-    batch,
-    channels,
-    height,
-    width,
-    out_channels,
-    out_height,
-    out_width,
-    x_stride_p,  # from pixel to pixel
-    x_stride_c,
-    y_stride_p,
-    y_stride_c,
-    weight_stride_c,
-    weight_stride_t,  # from tap to tap
-    chunk,  # pixels of a split, a multiple of BLOCK_P
-    WEIGHT: tl.constexpr,
-    BIAS: tl.constexpr,
-    TANH: tl.constexpr,
-    PAD: tl.constexpr,
-    STRIDE: tl.constexpr,
-    KH: tl.constexpr,
-    KW: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_O: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    """One split's sum for BLOCK_O filters, one tap and BLOCK_C channels; and for the bias."""
-    pixels = out_height * out_width
-    groups_o, groups_c = tl.cdiv(out_channels, BLOCK_O), tl.cdiv(channels, BLOCK_C)
-    pid = tl.program_id(0)
-    group_o, rest = pid % groups_o, pid // groups_o
-    if WEIGHT:
-        group_c, tap = rest % groups_c, rest // groups_c % (KH * KW)
-        split = rest // groups_c // (KH * KW)
-    else:
-        group_c, tap, split = 0, 0, rest
-    offs_o = group_o * BLOCK_O + tl.arange(0, BLOCK_O)
-    offs_c = group_c * BLOCK_C + tl.arange(0, BLOCK_C)
-    mask_o, mask_c = offs_o < out_channels, offs_c < channels
-    total = tl.zeros((BLOCK_O, BLOCK_C), tl.float32)
-    bias = tl.zeros((BLOCK_O,), tl.float32)
-    end = tl.minimum((split + 1) * chunk, batch * pixels)
-    for first in range(split * chunk, end, BLOCK_P):
-        offs = first + tl.arange(0, BLOCK_P)
-        mask_p = offs < end
-        n, p = (offs // pixels).to(tl.int64), offs % pixels
-        source = n[:, None] * out_channels * pixels + p.to(tl.int64)[:, None] * y_stride_p
-        source += offs_o.to(tl.int64)[None, :] * y_stride_c
-        g = _derivative(grad_y_ptr, y_ptr, source, mask_p[:, None] & mask_o[None, :], TANH)
-        if BIAS:
-            bias += tl.sum(g.to(tl.float32), 0)
-        if WEIGHT:
-            h = reflected(p // out_width * STRIDE + tap // KW, PAD, height)
-            w = reflected(p % out_width * STRIDE + tap % KW, PAD, width)
-            source = n * channels * height * width + (h * width + w).to(tl.int64) * x_stride_p
-            source = source[:, None] + offs_c.to(tl.int64)[None, :] * x_stride_c
-            b = tl.load(x_ptr + source, mask=mask_p[:, None] & mask_c[None, :], other=0)
-            total = tl.dot(tl.trans(g), b, total, input_precision=PRECISION)
-    elements = channels * KH * KW
-    row = WEIGHT * out_channels * elements + BIAS * out_channels
-    row_ptr = partial_ptr + split.to(tl.int64) * row
-    if WEIGHT:
-        target = offs_o.to(tl.int64)[:, None] * elements + tap * weight_stride_t
-        target += offs_c.to(tl.int64)[None, :] * weight_stride_c
-        tl.store(row_ptr + target, total, mask=mask_o[:, None] & mask_c[None, :])
-        row_ptr += out_channels * elements
-    if BIAS:
-        # Every tap and group of channels has summed the same: the first one writes.
-        keep = mask_o & (tap == 0) & (group_c == 0)
-        tl.store(row_ptr + offs_o, bias, mask=keep)
 
 
 @triton.jit
@@ -208,8 +220,15 @@ def reflect_conv2d_sum_kernel(
     weight_elements,
     bias_elements,
     BLOCK: tl.constexpr,
+    other_partial_ptr=None,  # the same of a second call, if the grid has a second axis of two
+    other_weight_ptr=None,
+    other_bias_ptr=None,
 ):
     """Add the splits' sums, in their order."""
+    if other_partial_ptr is not None:
+        partial_ptr = of_call(partial_ptr, other_partial_ptr)
+        grad_weight_ptr = of_call(grad_weight_ptr, other_weight_ptr)
+        grad_bias_ptr = of_call(grad_bias_ptr, other_bias_ptr)
     elements = weight_elements + bias_elements
     offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = offs < elements

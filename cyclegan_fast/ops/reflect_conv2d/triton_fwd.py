@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """reflect_conv2d's forward kernel in Triton: an implicit GEMM that reflects while it loads.
 
-A program makes BLOCK_P pixels of BLOCK_O channels of one image. The sum runs over the kernel's taps
-and the input's channels; a tap is a shift of the pixels, reflected where it leaves the image.
+A program makes BLOCK_P pixels of BLOCK_O channels of one image, EACH times one after the other. The
+sum runs over the kernel's taps and the input's channels; a tap is a shift of the pixels, reflected
+where it leaves the image, or zero there.
 """
 
 from __future__ import annotations
@@ -10,15 +11,22 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from cyclegan_fast.ops._triton import reflected, tanh
+from cyclegan_fast.ops._triton import of_call, reflected, tanh
+from cyclegan_fast.ops.instance_norm_act.triton_fwd import merged
+from cyclegan_fast.ops.reflect_conv2d.triton_beside import leave, sums_of_call
+from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import tile_moments
 
 
 @triton.jit
 def reflect_conv2d_fwd_kernel(
     x_ptr,  # [N, channels, height, width], either dense layout
     weight_ptr,  # [out_channels, channels, KH, KW], either dense layout
-    bias_ptr,  # [out_channels], if HAS_BIAS
+    bias_ptr,  # [out_channels] or None
     y_ptr,  # [N, out_channels, out_height, out_width], the layout of x
+    other_x_ptr,  # from here on the second call's
+    other_weight_ptr,
+    other_bias_ptr,
+    other_y_ptr,
     channels,
     height,
     width,
@@ -31,49 +39,125 @@ def reflect_conv2d_fwd_kernel(
     y_stride_c,
     weight_stride_c,
     weight_stride_t,  # from tap to tap
-    HAS_BIAS: tl.constexpr,
+    chunks,  # of an image
+    partial_ptr,  # float32 [N, chunks, 2, out_channels] or None: what is left for the norm
+    other_partial_ptr,
+    norm_x_ptr,  # what sums are taken of, see beside_norm.NormOfInput; or None
+    norm_mean_ptr,
+    norm_rstd_ptr,
+    norm_weight_ptr,
+    norm_bias_ptr,
+    norm_skip_ptr,
+    other_norm_x_ptr,
+    other_norm_mean_ptr,
+    other_norm_rstd_ptr,
+    other_norm_weight_ptr,
+    other_norm_bias_ptr,
+    other_norm_skip_ptr,
+    skip_stride_n,
+    skip_stride_c,
+    skip_stride_h,
+    skip_stride_w,
+    LEAVES: tl.constexpr,  # nothing, "moments" or "sums"
+    NORM_PAD: tl.constexpr,
+    NORM_ACT: tl.constexpr,
+    NORM_SLOPE: tl.constexpr,
     TANH: tl.constexpr,
     PAD: tl.constexpr,
+    ZEROS: tl.constexpr,  # in the place of reflection
     STRIDE: tl.constexpr,
     KH: tl.constexpr,
     KW: tl.constexpr,
     PRECISION: tl.constexpr,
+    EACH: tl.constexpr,  # tiles of a chunk
     BLOCK_P: tl.constexpr,
     BLOCK_O: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Y = act(weight * reflected x + bias)."""
+    """Y = act(weight * padded x + bias)."""
     pixels = out_height * out_width
     groups = tl.cdiv(out_channels, BLOCK_O)
-    tiles = tl.cdiv(pixels, BLOCK_P)
     pid = tl.program_id(0)
-    n = (pid // groups // tiles).to(tl.int64)
-    offs_p = pid // groups % tiles * BLOCK_P + tl.arange(0, BLOCK_P)
+    chunk = pid // groups % chunks
+    n = (pid // groups // chunks).to(tl.int64)
     offs_o = pid % groups * BLOCK_O + tl.arange(0, BLOCK_O)
-    mask_p, mask_o = offs_p < pixels, offs_o < out_channels
-    row = offs_p // out_width * STRIDE
-    column = offs_p % out_width * STRIDE
-    image_ptr = x_ptr + n * channels * height * width
-    filters = offs_o.to(tl.int64)[None, :] * (channels * KH * KW)
+    channel, mask_o = offs_o.to(tl.int64), offs_o < out_channels
+    x_ptr = of_call(x_ptr, other_x_ptr) + n * channels * height * width
+    weight_ptr = of_call(weight_ptr, other_weight_ptr)
+    y_ptr = of_call(y_ptr, other_y_ptr) + n * out_channels * pixels
+    if bias_ptr is not None:
+        bias_ptr = of_call(bias_ptr, other_bias_ptr)
+    filters = channel[None, :] * (channels * KH * KW)
     blocks = tl.cdiv(channels, BLOCK_C)
-    total = tl.zeros((BLOCK_P, BLOCK_O), tl.float32)
-    for step in range(KH * KW * blocks):
-        tap = step // blocks
-        offs_c = step % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
-        mask_c = offs_c < channels
-        h = reflected(row + tap // KW, PAD, height)
-        w = reflected(column + tap % KW, PAD, width)
-        source = (h * width + w).to(tl.int64)[:, None] * x_stride_p
-        source += offs_c.to(tl.int64)[None, :] * x_stride_c
-        a = tl.load(image_ptr + source, mask=mask_p[:, None] & mask_c[None, :], other=0)
-        source = filters + offs_c.to(tl.int64)[:, None] * weight_stride_c + tap * weight_stride_t
-        b = tl.load(weight_ptr + source, mask=mask_c[:, None] & mask_o[None, :], other=0)
-        total = tl.dot(a, b, total, input_precision=PRECISION)
-    if HAS_BIAS:
-        total += tl.load(bias_ptr + offs_o, mask=mask_o, other=0).to(tl.float32)[None, :]
-    if TANH:
-        total = tanh(total, tl.float32)
-    target = offs_p.to(tl.int64)[:, None] * y_stride_p
-    target += offs_o.to(tl.int64)[None, :] * y_stride_c
-    target += n * out_channels * pixels
-    tl.store(y_ptr + target, total, mask=mask_p[:, None] & mask_o[None, :])
+    first, second = tl.zeros((BLOCK_O,), tl.float32), tl.zeros((BLOCK_O,), tl.float32)
+    count = 0.0
+    for tile in range(EACH):
+        offs_p = (chunk * EACH + tile) * BLOCK_P + tl.arange(0, BLOCK_P)
+        mask_p = offs_p < pixels
+        row, column = offs_p // out_width * STRIDE, offs_p % out_width * STRIDE
+        total = tl.zeros((BLOCK_P, BLOCK_O), tl.float32)
+        for step in range(KH * KW * blocks):
+            tap = step // blocks
+            offs_c = step % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+            mask_c = offs_c < channels
+            h, w, there = source_pixel(
+                row + tap // KW, column + tap % KW, height, width, PAD, ZEROS
+            )
+            source = (h * width + w).to(tl.int64)[:, None] * x_stride_p
+            source += offs_c.to(tl.int64)[None, :] * x_stride_c
+            mask = (mask_p & there)[:, None] & mask_c[None, :]
+            a = tl.load(x_ptr + source, mask=mask, other=0)
+            source = filters + offs_c.to(tl.int64)[:, None] * weight_stride_c
+            source += tap * weight_stride_t
+            b = tl.load(weight_ptr + source, mask=mask_c[:, None] & mask_o[None, :], other=0)
+            total = tl.dot(a, b, total, input_precision=PRECISION)
+        if bias_ptr is not None:
+            total += tl.load(bias_ptr + offs_o, mask=mask_o, other=0).to(tl.float32)[None, :]
+        if TANH:
+            total = tanh(total, tl.float32)
+        target = offs_p.to(tl.int64)[:, None] * y_stride_p + (channel * y_stride_c)[None, :]
+        tl.store(y_ptr + target, total, mask=mask_p[:, None] & mask_o[None, :])
+        if LEAVES == "moments":
+            mean, m2, number = tile_moments(total, mask_p, mask_o, y_ptr.dtype.element_ty)
+            first, second = merged(first, second, count, mean, m2, number)
+            count += number
+        if LEAVES == "sums":
+            sums = sums_of_call(
+                total,
+                offs_p // out_width,
+                offs_p % out_width,
+                mask_p,
+                channel,
+                mask_o,
+                n,
+                (norm_x_ptr, norm_mean_ptr, norm_rstd_ptr),
+                (other_norm_x_ptr, other_norm_mean_ptr, other_norm_rstd_ptr),
+                (norm_weight_ptr, norm_bias_ptr, norm_skip_ptr),
+                (other_norm_weight_ptr, other_norm_bias_ptr, other_norm_skip_ptr),
+                (skip_stride_n, skip_stride_c, skip_stride_h, skip_stride_w),
+                out_channels,
+                out_height,
+                out_width,
+                NORM_PAD,
+                NORM_ACT,
+                NORM_SLOPE,
+                y_ptr.dtype.element_ty,
+            )
+            first += sums[0]
+            second += sums[1]
+    if partial_ptr is not None:
+        partial_ptr = of_call(partial_ptr, other_partial_ptr)
+        partial_ptr += (n * chunks + chunk) * 2 * out_channels
+        leave(first, second, channel, mask_o, partial_ptr, out_channels)
+
+
+@triton.jit
+def source_pixel(i, j, height, width, PAD: tl.constexpr, ZEROS: tl.constexpr):
+    """Row and column of x that a padded image shows at (i, j), and whether it shows any there."""
+    if ZEROS:
+        h, w = i - PAD, j - PAD
+        there = (h >= 0) & (h < height) & (w >= 0) & (w < width)
+    else:
+        h, w = reflected(i, PAD, height), reflected(j, PAD, width)
+        there = tl.full(h.shape, True, tl.int1)
+    return h, w, there

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command line: ``cyclegan-fast demo | train | translate | benchmark | doctor``.
+"""The command line: ``cyclegan-fast demo | train | translate | benchmark | tune | doctor``.
 
 This module imports nothing but the standard library, so that ``--help`` answers at once; each
 command's module is imported when the command is run.
@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "train on your own pictures in trainA/ and trainB/",
     "translate": "run a trained generator over a picture or a tree of pictures",
     "benchmark": "time the whole training iteration here, against PyTorch and torch.compile",
+    "tune": "measure here which convolution kernels are the fastest, for later trainings",
     "doctor": "show what is installed, what serves which op and why, and what to do",
 }
 

@@ -173,7 +173,7 @@ def test_print_config_is_a_config(tmp_path, run):
     assert (options.training.lr, options.training.flip, options.training.name) == (3e-4, False, "é")
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "translate", "benchmark", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "train", "translate", "benchmark", "tune", "doctor"])
 def test_help_names_every_option(command, run):
     done = run(command, "--help")
     assert done.status == 0 and f"cyclegan-fast {command}" in done.out

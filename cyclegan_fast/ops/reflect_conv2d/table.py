@@ -76,7 +76,7 @@ TABLE = (
     ),
 )
 
-# A test's or a benchmark's own choice, which comes before the user's measurements and the rows.
+# A test's or a benchmark's own choice, which comes before everything but the policy "native".
 _chosen: list[measured.Choice] = []
 
 
@@ -169,8 +169,11 @@ def explain(x: Tensor, weight: Tensor, padding: int = 0, stride: int = 1) -> str
 def _chosen_with_reason(direction: str, policy: str, layer: Layer) -> tuple[str, str]:
     if policy == "native":
         return "library", "asked for by name"
-    for choice in (*reversed(_chosen), measured.choice(layer.device)):
-        name = choice(layer, direction) if policy == "auto" else None
+    choices = list(reversed(_chosen))
+    if policy == "auto":
+        choices.append(measured.choice(layer.device))
+    for choice in choices:
+        name = choice(layer, direction)
         if name is not None and why_not(name, layer) is None:
             return name, "it was measured to be the fastest here"
     names: tuple[str, ...] = TRITON if layer.kind == "reflect" else ("library",)

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""Plans walked by hand with convolutions in Triton: beside their norms, two networks at once."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from cyclegan_fast import backend
+from cyclegan_fast.fusion.hand import Part, alone
+from cyclegan_fast.ops import _into, _triton
+from cyclegan_fast.ops.instance_norm_act.into import Call as NormCall
+from cyclegan_fast.ops.reflect_conv2d import into, table
+from cyclegan_fast.training.arrangement import Arrangement
+from cyclegan_fast.training.beside import beside
+
+sys.path.insert(0, str(Path(__file__).parent))
+from hand_walks import FORMATS, by_autograd, pictures, prepared, walk_of  # noqa: E402
+
+pytestmark = pytest.mark.skipif(not _triton.INTERPRETED, reason="interpreted, on the CPU")
+
+
+@pytest.fixture(autouse=True)
+def in_triton():
+    """All convolutions, those with zeros around the image and the transposed ones too."""
+
+    def choice(layer, _direction):
+        return "implicit" if layer.kind != "reflect" else None
+
+    def first_that_serves(layer, direction):
+        found = choice(layer, direction)
+        names = table.TRITON if found is None else (found,)
+        return next(name for name in names if table.why_not(name, layer) is None)
+
+    with table.choosing(first_that_serves):
+        yield
+
+
+class Done:
+    """What calls were done, and how many at once."""
+
+    def __init__(self, monkeypatch):
+        self.names: Counter[tuple[str, int]] = Counter()
+        right = _into.do
+
+        def do(*calls):
+            if calls:
+                self.names[_name(calls[0]), len(calls)] += 1
+            right(*calls)
+
+        monkeypatch.setattr(_into, "do", do)
+
+
+def _name(call):
+    if isinstance(call, NormCall):
+        return call.name.removeprefix("instance_norm_act_")
+    return f"{call.direction} {call.name} {call.layer.kind}"
+
+
+def gradients(net):
+    found = {name: p.grad for name, p in net.named_parameters()}
+    for p in net.parameters():
+        p.grad = None
+    return found
+
+
+def passed(net, x, **how):
+    """Two passes through a network as a generator has them, and all that they give."""
+    walk = walk_of(net, x[0], 3, **how)
+    made = alone(walk.forward([Part(x[0], True, False), Part(x[1], True, False)]))
+    again = alone(walk.forward([Part(x[2], True, True)]))
+    outputs = [*made.outputs, *again.outputs]
+    torch.manual_seed(1)
+    upstream = [torch.randn_like(y) for y in outputs]
+    of_pictures = alone(walk.backward(again, upstream[2:]))
+    alone(walk.backward(made, upstream[:2]))
+    return outputs, of_pictures, gradients(net), upstream
+
+
+@pytest.mark.parametrize("again", [True, False])
+@pytest.mark.parametrize("kind", ["resnet", "zero padding", "patch"])
+def test_all_that_a_network_gives(kind, again, monkeypatch):
+    plain, net = (n.float() for n in prepared(kind, FORMATS[1]))
+    x = pictures((16, 20), (16, 20), (16, 20), dtype=torch.float32)
+    done = Done(monkeypatch)
+    with backend.use_backend("triton"):
+        outputs, of_pictures, of_parameters, upstream = passed(net, x, again=again)
+    asked = [(True, False), (True, False), (True, True)]
+    parts = [Part(p.double(), *flags) for p, flags in zip(x, asked, strict=True)]
+    truth = by_autograd(plain.double(), parts, [g.double() for g in upstream])
+    expected = {f"result {i}": y for i, y in enumerate(truth[0])}
+    expected |= {"picture": truth[1][2]} | truth[2]
+    found = {f"result {i}": y for i, y in enumerate(outputs)}
+    found |= {"picture": of_pictures[0]} | of_parameters
+    for name, value in expected.items():
+        if found[name] is None:
+            assert name.endswith("bias") and value.abs().max() < 1e-10, name
+            continue
+        bound = 2e-5 * max(1.0, value.abs().max().item())
+        torch.testing.assert_close(found[name].double(), value, rtol=0, atol=bound, msg=name)
+    # Every norm begins with what the convolution before it has left, forward; backward those do
+    # whose result a convolution alone reads, and has made none of it anew for the next block.
+    assert not done.names["fwd", 1]
+    assert done.names["finish", 1]
+    assert done.names["bwd_finish", 1]
+
+
+def test_two_networks_share_every_launch(monkeypatch):
+    nets = []
+    for seed in (1, 2):
+        net = prepared("resnet", FORMATS[1])[1].float()
+        torch.manual_seed(seed)
+        for parameter in net.parameters():
+            torch.nn.init.normal_(parameter, 0.05, 0.4)
+        nets.append(net)
+    x = pictures((12, 16), (12, 16), (12, 16), dtype=torch.float32)
+    with backend.use_backend("triton"):
+        expected = [passed(net, x) for net in nets]
+        done = Done(monkeypatch)
+        aside = Arrangement(torch.device("cpu"), ordered=False, merge=True, pair=True)
+        walks = [walk_of(net, x[0], 3) for net in nets]
+        first = [Part(x[0], True, False), Part(x[1], True, False)]
+        made = beside(aside, *(walk.forward(first) for walk in walks))
+        again = beside(aside, *(walk.forward([Part(x[2], True, True)]) for walk in walks))
+        upstream = [each[3] for each in expected]
+        found = beside(
+            aside,
+            *(w.backward(a, u[2:]) for w, a, u in zip(walks, again, upstream, strict=True)),
+        )
+        beside(
+            aside, *(w.backward(m, u[:2]) for w, m, u in zip(walks, made, upstream, strict=True))
+        )
+    for net, (outputs, of_pictures, of_parameters, _), m, a, picture in zip(
+        nets, expected, made, again, found, strict=True
+    ):
+        for ours, theirs in zip([*m.outputs, *a.outputs], outputs, strict=True):
+            assert torch.equal(ours, theirs)
+        assert torch.equal(picture[0], of_pictures[0])
+        for name, gradient in gradients(net).items():
+            assert gradient is None or torch.equal(gradient, of_parameters[name]), name
+    convolutions = {key: n for key, n in done.names.items() if "reflect" in key[0]}
+    assert convolutions and all(at_once == 2 for _, at_once in convolutions)
+
+
+def test_calls_that_differ_are_not_alike():
+    def call(**changes):
+        x = changes.pop("x", torch.zeros(1, 3, 6, 7))
+        weight = changes.pop("weight", torch.zeros(4, 3, 3, 3))
+        y = torch.empty(1, 4, 4, 5, dtype=x.dtype)
+        name = changes.pop("name", "implicit")
+        layer = into.Layer(x, weight, **changes)
+        return into.forward_call(name, layer, None, y, tanh=False, with_moments=False)[0]
+
+    last = torch.zeros(1, 3, 6, 7).contiguous(memory_format=FORMATS[1])
+    assert call().alike(call())
+    for changes in (
+        {"padding": 1},
+        {"stride": 2},
+        {"kind": "zeros"},
+        {"name": "rows"},
+        {"x": last},
+        {"x": torch.zeros(1, 3, 6, 7, dtype=torch.float16)},
+        {"x": torch.zeros(2, 3, 6, 7)},
+        {"weight": torch.zeros(4, 3, 2, 2)},
+    ):
+        assert not call().alike(call(**changes)), changes
+    biased = into.forward_call(
+        "implicit", call().layer, torch.zeros(4), call().operands.y, tanh=False, with_moments=False
+    )[0]
+    assert not call().alike(biased)

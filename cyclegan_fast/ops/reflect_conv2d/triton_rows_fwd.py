@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""reflect_conv2d's forward kernel over rows: a padded image, seen as one matrix.
+
+Positions of the result are counted at the pitch of the image, so a tap is the same matrix some rows
+further down, and a tile's operand is a rectangle of memory. The last KW - 1 positions of each row
+are no pixels and are dropped.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from cyclegan_fast.ops._triton import tanh
+from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import tile_moments
+
+
+@triton.jit
+def reflect_conv2d_rows_fwd_kernel(
+    x_a,  # [N, height, width, channels]; if DESCRIBED a descriptor of [N height width, channels]
+    x_b,  # of the second call, as all that ends so
+    weight_a,  # [out_channels, KH, KW, channels]; of [out_channels, KH KW channels]
+    weight_b,
+    bias_a,  # [out_channels], or None
+    bias_b,
+    y_a,  # [N, out_height, out_width, out_channels]
+    y_b,
+    moments_a,  # float32 [N, chunks, 2, out_channels], or None
+    moments_b,
+    programs,  # of one call
+    chunks,  # of an image
+    height,
+    width,
+    channels,
+    out_height,
+    out_width,
+    out_channels,
+    PAIR: tl.constexpr,
+    DESCRIBED: tl.constexpr,
+    TANH: tl.constexpr,
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    PRECISION: tl.constexpr,
+    TILES: tl.constexpr,  # in a chunk
+    BLOCK_P: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Y = act(weight * x + bias), and the moments of each chunk of it."""
+    pid = tl.program_id(0)
+    second = pid >= programs
+    pid = pid % programs
+    # Neighbours read the same rows of the image: they come out of the L2 cache.
+    groups = out_channels // BLOCK_O
+    chunk = pid // groups % chunks
+    n = (pid // groups // chunks).to(tl.int64)
+    first_o = pid % groups * BLOCK_O
+    channel = first_o + tl.arange(0, BLOCK_O)
+    bias_ptr, y_ptr, moments_ptr = bias_a, y_a, moments_a
+    steps = KH * KW * (channels // BLOCK_C)
+    steps_a = steps
+    if PAIR:
+        if second:
+            y_ptr = y_b
+            if bias_a is not None:
+                bias_ptr = bias_b
+            if moments_a is not None:
+                moments_ptr = moments_b
+            if DESCRIBED:
+                steps_a = 0
+            else:
+                x_a, weight_a = x_b, weight_b
+    mean = tl.zeros((BLOCK_O,), tl.float32)
+    m2 = tl.zeros((BLOCK_O,), tl.float32)
+    count = tl.full((), 0, tl.float32)
+    for tile in range(TILES):
+        first = (chunk * TILES + tile) * BLOCK_P
+        offs_p = first + tl.arange(0, BLOCK_P)
+        i, j = offs_p // width, offs_p % width
+        mask_p = (i < out_height) & (j < out_width)
+        row = n * height * width + first
+        total = tl.zeros((BLOCK_P, BLOCK_O), tl.float32)
+        total = _product(
+            total,
+            x_a,
+            weight_a,
+            row,
+            mask_p,
+            first_o,
+            steps_a,
+            width,
+            channels,
+            DESCRIBED,
+            KH,
+            KW,
+            PRECISION,
+            BLOCK_P,
+            BLOCK_O,
+            BLOCK_C,
+        )
+        if PAIR and DESCRIBED:
+            # Descriptors are no values to choose from: a loop for each call, of which one runs.
+            total = _product(
+                total,
+                x_b,
+                weight_b,
+                row,
+                mask_p,
+                first_o,
+                steps - steps_a,
+                width,
+                channels,
+                DESCRIBED,
+                KH,
+                KW,
+                PRECISION,
+                BLOCK_P,
+                BLOCK_O,
+                BLOCK_C,
+            )
+        if bias_a is not None:
+            total += tl.load(bias_ptr + channel).to(tl.float32)[None, :]
+        if TANH:
+            total = tanh(total, tl.float32)
+        pixel = (n * out_height + i) * out_width + j
+        target = pixel[:, None] * out_channels + channel[None, :]
+        tl.store(y_ptr + target, total, mask=mask_p[:, None])
+        if moments_a is not None:
+            their_mean, their_m2, number = tile_moments(
+                total, mask_p, channel >= 0, y_a.dtype.element_ty
+            )
+            delta = their_mean - mean
+            share = number / tl.maximum(count + number, 1)
+            mean += delta * share
+            m2 += their_m2 + delta * delta * (count * share)
+            count += number
+    if moments_a is not None:
+        moments_ptr += (n * chunks + chunk) * 2 * out_channels
+        tl.store(moments_ptr + channel, mean)
+        tl.store(moments_ptr + out_channels + channel, m2)
+
+
+@triton.jit
+def _product(
+    total,  # [BLOCK_P, BLOCK_O] float32, to which the product is added
+    x,
+    weight,
+    row,  # int64, the tile's first of the matrix
+    mask_p,  # [BLOCK_P]
+    first_o,
+    steps,
+    width,
+    channels,
+    DESCRIBED: tl.constexpr,
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Sum over taps and channels."""
+    blocks = channels // BLOCK_C
+    if not DESCRIBED:
+        offs_p = row + tl.arange(0, BLOCK_P)
+        offs_o = (first_o + tl.arange(0, BLOCK_O)).to(tl.int64)
+        offs_c = tl.arange(0, BLOCK_C)
+        pixels = offs_p[:, None] * channels + offs_c[None, :]
+        filters = offs_o[None, :] * (KH * KW * channels) + offs_c[:, None]
+    for step in range(steps):
+        tap, c = step // blocks, step % blocks * BLOCK_C
+        shift = tap // KW * width + tap % KW
+        if DESCRIBED:
+            a = x.load([row.to(tl.int32) + shift, c])
+            b = weight.load([first_o, tap * channels + c]).T
+        else:
+            source = x + (shift.to(tl.int64) * channels + c)
+            a = tl.load(source + pixels, mask=mask_p[:, None], other=0)
+            b = tl.load(weight + (tap * channels + c) + filters)
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+    return total

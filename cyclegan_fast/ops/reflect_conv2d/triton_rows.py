@@ -40,6 +40,7 @@ TILES: dict[int | str, Tiles] = {
     80: Tiles(128, 128, 64, 8, 4),
     86: Tiles(128, 128, 64, 8, 4),
     90: Tiles(128, 128, 64, 8, 4),
+    100: Tiles(128, 64, 64, 8, 4),
     "tf32": Tiles(64, 64, 32, 8, 3),
     "ieee": Tiles(64, 32, 16, 4, 3),
 }
@@ -97,16 +98,17 @@ def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> 
             images = [_matrix(x, n * height * width, channels, block_p, block_c) for x in images]
             row = kernel[0] * kernel[1] * channels
             filters = [_matrix(w, out_channels, row, block_o, block_c) for w in filters]
-        reflect_conv2d_rows_fwd_kernel[(len(calls) * programs,)](
-            *images,
-            *filters,
+        reflect_conv2d_rows_fwd_kernel[(programs, len(calls))](
+            images[0],
+            filters[0],
             a.bias,
-            b.bias,
             a.y,
-            b.y,
             a.moments,
+            images[1],
+            filters[1],
+            b.bias,
+            b.y,
             b.moments,
-            programs,
             chunks,
             height,
             width,
@@ -155,7 +157,7 @@ def _tiles(x: Tensor) -> Tiles:
         return TILES[triton_kernels._precision(x)]
     architecture = _architecture()
     if 90 <= architecture < 120:
-        return TILES[90]
+        return TILES[90 if architecture < 100 else 100]
     return TILES[80 if architecture in (80, 87) else 86]
 
 

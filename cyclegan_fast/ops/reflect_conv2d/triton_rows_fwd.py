@@ -11,23 +11,22 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from cyclegan_fast.ops._triton import tanh
+from cyclegan_fast.ops._triton import of_call, tanh
 from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import tile_moments
 
 
 @triton.jit
 def reflect_conv2d_rows_fwd_kernel(
-    x_a,  # [N, height, width, channels]; if DESCRIBED a descriptor of [N height width, channels]
-    x_b,  # of the second call, as all that ends so
-    weight_a,  # [out_channels, KH, KW, channels]; of [out_channels, KH KW channels]
-    weight_b,
-    bias_a,  # [out_channels], or None
-    bias_b,
-    y_a,  # [N, out_height, out_width, out_channels]
-    y_b,
-    moments_a,  # float32 [N, chunks, 2, out_channels], or None
-    moments_b,
-    programs,  # of one call
+    x,  # [N, height, width, channels]; a descriptor of [N height width, channels] if DESCRIBED
+    weight,  # [out_channels, KH, KW, channels]; of [out_channels, KH KW channels]
+    bias_ptr,  # [out_channels], or None
+    y_ptr,  # [N, out_height, out_width, out_channels]
+    moments_ptr,  # float32 [N, chunks, 2, out_channels], or None
+    other_x,  # of a second call, if the grid has a second axis of two
+    other_weight,
+    other_bias_ptr,
+    other_y_ptr,
+    other_moments_ptr,
     chunks,  # of an image
     height,
     width,
@@ -48,28 +47,20 @@ def reflect_conv2d_rows_fwd_kernel(
 ):
     """Y = act(weight * x + bias), and the moments of each chunk of it."""
     pid = tl.program_id(0)
-    second = pid >= programs
-    pid = pid % programs
     # Neighbours read the same rows of the image: they come out of the L2 cache.
     groups = out_channels // BLOCK_O
     chunk = pid // groups % chunks
     n = (pid // groups // chunks).to(tl.int64)
     first_o = pid % groups * BLOCK_O
     channel = first_o + tl.arange(0, BLOCK_O)
-    bias_ptr, y_ptr, moments_ptr = bias_a, y_a, moments_a
     steps = KH * KW * (channels // BLOCK_C)
-    steps_a = steps
+    other_steps = 0
     if PAIR:
-        if second:
-            y_ptr = y_b
-            if bias_a is not None:
-                bias_ptr = bias_b
-            if moments_a is not None:
-                moments_ptr = moments_b
-            if DESCRIBED:
-                steps_a = 0
-            else:
-                x_a, weight_a = x_b, weight_b
+        y_ptr = of_call(y_ptr, other_y_ptr)
+        if DESCRIBED:
+            other_steps = of_call(0, steps)
+        else:
+            x, weight = of_call(x, other_x), of_call(weight, other_weight)
     mean = tl.zeros((BLOCK_O,), tl.float32)
     m2 = tl.zeros((BLOCK_O,), tl.float32)
     count = tl.full((), 0, tl.float32)
@@ -78,16 +69,15 @@ def reflect_conv2d_rows_fwd_kernel(
         offs_p = first + tl.arange(0, BLOCK_P)
         i, j = offs_p // width, offs_p % width
         mask_p = (i < out_height) & (j < out_width)
-        row = n * height * width + first
         total = tl.zeros((BLOCK_P, BLOCK_O), tl.float32)
         total = _product(
             total,
-            x_a,
-            weight_a,
-            row,
+            x,
+            weight,
+            n * height * width + first,
             mask_p,
             first_o,
-            steps_a,
+            steps - other_steps,
             width,
             channels,
             DESCRIBED,
@@ -102,12 +92,12 @@ def reflect_conv2d_rows_fwd_kernel(
             # Descriptors are no values to choose from: a loop for each call, of which one runs.
             total = _product(
                 total,
-                x_b,
-                weight_b,
-                row,
+                other_x,
+                other_weight,
+                n * height * width + first,
                 mask_p,
                 first_o,
-                steps - steps_a,
+                other_steps,
                 width,
                 channels,
                 DESCRIBED,
@@ -118,26 +108,27 @@ def reflect_conv2d_rows_fwd_kernel(
                 BLOCK_O,
                 BLOCK_C,
             )
-        if bias_a is not None:
-            total += tl.load(bias_ptr + channel).to(tl.float32)[None, :]
+        if bias_ptr is not None:
+            bias = tl.load(of_call(bias_ptr, other_bias_ptr) + channel)
+            total += bias.to(tl.float32)[None, :]
         if TANH:
             total = tanh(total, tl.float32)
-        pixel = (n * out_height + i) * out_width + j
-        target = pixel[:, None] * out_channels + channel[None, :]
+        target = ((n * out_height + i) * out_width + j)[:, None] * out_channels + channel[None, :]
         tl.store(y_ptr + target, total, mask=mask_p[:, None])
-        if moments_a is not None:
-            their_mean, their_m2, number = tile_moments(
-                total, mask_p, channel >= 0, y_a.dtype.element_ty
+        if moments_ptr is not None:
+            tile_mean, tile_m2, number = tile_moments(
+                total, mask_p, channel >= 0, y_ptr.dtype.element_ty
             )
-            delta = their_mean - mean
+            delta = tile_mean - mean
             share = number / tl.maximum(count + number, 1)
             mean += delta * share
-            m2 += their_m2 + delta * delta * (count * share)
+            m2 += tile_m2 + delta * delta * (count * share)
             count += number
-    if moments_a is not None:
-        moments_ptr += (n * chunks + chunk) * 2 * out_channels
-        tl.store(moments_ptr + channel, mean)
-        tl.store(moments_ptr + out_channels + channel, m2)
+    if moments_ptr is not None:
+        chunk_ptr = of_call(moments_ptr, other_moments_ptr)
+        chunk_ptr += (n * chunks + chunk) * 2 * out_channels
+        tl.store(chunk_ptr + channel, mean)
+        tl.store(chunk_ptr + out_channels + channel, m2)
 
 
 @triton.jit

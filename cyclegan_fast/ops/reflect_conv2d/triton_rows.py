@@ -9,46 +9,22 @@ rectangles of memory: from compute capability 9.0 on, the tensor memory accelera
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
-from triton.runtime.driver import driver
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from cyclegan_fast.ops import _triton
 from cyclegan_fast.ops.reflect_conv2d import triton_kernels
-from cyclegan_fast.ops.reflect_conv2d.calls import Forward
+from cyclegan_fast.ops.reflect_conv2d import triton_rows_tiles as cut
+from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfWeight
+from cyclegan_fast.ops.reflect_conv2d.triton_bwd import reflect_conv2d_sum_kernel
 from cyclegan_fast.ops.reflect_conv2d.triton_rows_fwd import reflect_conv2d_rows_fwd_kernel
+from cyclegan_fast.ops.reflect_conv2d.triton_rows_weight import reflect_conv2d_rows_weight_kernel
 
-
-class Tiles(NamedTuple):
-    """Sides of the tiles that tl.dot multiplies."""
-
-    positions: int  # of a result that is an image: EACH is a multiple
-    channels: int  # of a result
-    inner: int  # of what is summed over
-    warps: int
-    stages: int  # of loads that are under way
-
-
-# Of 16-bit types by the first architecture of a kind: a stage of 128 x 128 x 64 is 32 KB, and of
-# shared memory a block has 227 KB on sm_90 and sm_100, 163 KB on sm_80, 99 KB on the others. Of
-# float32 by how it is multiplied. None spills.
-TILES: dict[int | str, Tiles] = {
-    80: Tiles(128, 128, 64, 8, 4),
-    86: Tiles(128, 128, 64, 8, 4),
-    90: Tiles(128, 128, 64, 8, 4),
-    100: Tiles(128, 64, 64, 8, 4),
-    "tf32": Tiles(64, 64, 32, 8, 3),
-    "ieee": Tiles(64, 32, 16, 4, 3),
-}
-REGISTERS = 255
 CHANNELS = 16  # a multiple of them is served: tl.dot's smallest side, and 16 bytes
-DESCRIBED_FROM = 90
-EACH = 128  # positions in a chunk of moments or sums, or a multiple
-MOST_CHUNKS = 64  # of an image: the norm's second stage reads them all in each of its programs
+REGISTERS = 255  # of a thread, all there are
 
 
 def why_not(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
@@ -73,7 +49,7 @@ def moments_cover(
 ) -> tuple[int, int, int]:
     """Return chunks, each and pitch of the moments of one image, see beside_norm.Moments."""
     height, width = x_shape[2:]
-    chunks, each = _chunks((height - weight_shape[2] + 1) * width)
+    chunks, each = cut.chunks((height - weight_shape[2] + 1) * width)
     return chunks, each, width
 
 
@@ -83,21 +59,21 @@ def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> 
     n, channels, height, width = a.x.shape
     out_channels, _, *kernel = a.weight.shape
     with _triton.on(a.x):
-        tiles = _tiles(a.x)
+        tiles = cut.tiles(a.x)
         block_p = tiles.positions
-        block_o = _side(out_channels, tiles.channels)
-        block_c = _side(channels, tiles.inner)
+        block_o = cut.side(out_channels, tiles.channels)
+        block_c = cut.side(channels, tiles.inner)
         positions = a.y.shape[2] * width
-        each = block_p if a.moments is None else _chunks(positions)[1]
+        each = block_p if a.moments is None else cut.chunks(positions)[1]
         chunks = triton.cdiv(positions, each)
         programs = n * chunks * (out_channels // block_o)
-        described = _described(a.x, b.x, a.weight, b.weight)
+        described = cut.described(a.x, b.x, a.weight, b.weight)
         images: list[Any] = [a.x, b.x]
         filters: list[Any] = [a.weight, b.weight]
         if described:
-            images = [_matrix(x, n * height * width, channels, block_p, block_c) for x in images]
+            images = [cut.matrix(x, channels, (block_p, block_c)) for x in images]
             row = kernel[0] * kernel[1] * channels
-            filters = [_matrix(w, out_channels, row, block_o, block_c) for w in filters]
+            filters = [cut.matrix(w, row, (block_o, block_c)) for w in filters]
         reflect_conv2d_rows_fwd_kernel[(programs, len(calls))](
             images[0],
             filters[0],
@@ -131,37 +107,89 @@ def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> 
         )
 
 
-def _chunks(positions: int) -> tuple[int, int]:
-    """Return into how many chunks an image is cut, and the positions of each."""
-    blocks = triton.cdiv(positions, EACH)
-    each = triton.cdiv(blocks, MOST_CHUNKS)
-    return triton.cdiv(blocks, each), each * EACH
+def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> None:
+    """Write the gradients of the weights and the biases that are not None."""
+    a, b = calls[0], calls[-1]
+    (n, channels, height, width), out_channels = a.x.shape, a.grad_y.shape[1]
+    kernel = [height - a.grad_y.shape[2] + 1, width - a.grad_y.shape[3] + 1]
+    with _triton.on(a.x):
+        tiles = cut.tiles(a.x)
+        split = cut.split(a.grad_y.shape, (out_channels, channels, *kernel), tiles)
+        block_o = cut.side(out_channels, tiles.channels)
+        block_c = cut.side(channels, tiles.channels)
+        programs = split.splits * (out_channels // block_o)
+        if a.grad_weight is not None:
+            programs *= channels // block_c * kernel[0] * kernel[1]
+        # A block of several rows would come to the product by way of registers.
+        described = a.y is None and split.height == 1
+        described = described and cut.described(a.grad_y, b.grad_y, a.x, b.x)
+        grads: list[Any] = [a.grad_y, b.grad_y]
+        images: list[Any] = [a.x, b.x]
+        if described:
+            grads = [cut.image(g, (split.height, split.width, block_o)) for g in grads]
+            images = [cut.image(x, (split.height, split.width, block_c)) for x in images]
+        reflect_conv2d_rows_weight_kernel[(programs, len(calls))](
+            grads[0],
+            a.y,
+            images[0],
+            a.workspace,
+            grads[1],
+            b.y,
+            images[1],
+            b.workspace,
+            n,
+            height,
+            width,
+            channels,
+            *a.grad_y.shape[2:],
+            out_channels,
+            split.blocks,
+            PAIR=len(calls) == 2,
+            DESCRIBED=described,
+            WEIGHT=a.grad_weight is not None,
+            BIAS=a.grad_bias is not None,
+            TANH=a.y is not None,
+            KH=kernel[0],
+            KW=kernel[1],
+            PRECISION=triton_kernels._precision(a.x),
+            BLOCK_H=split.height,
+            BLOCK_W=split.width,
+            BLOCK_O=block_o,
+            BLOCK_C=block_c,
+            num_warps=tiles.warps,
+            num_stages=tiles.stages,
+            maxnreg=REGISTERS,
+        )
+        _sum(calls, split.splits)
 
 
-def _side(n: int, most: int) -> int:
-    """Return the largest power of two that divides n, or `most`."""
-    return min(n & -n, most)
+def _sum(calls: Sequence[OfWeight], splits: int) -> None:
+    """Add the splits' sums."""
+    a, b = calls[0], calls[-1]
+    elements = [0 if g is None else g.numel() for g in (a.grad_weight, a.grad_bias)]
+    block = triton_kernels.SUM_BLOCK
+    reflect_conv2d_sum_kernel[(triton.cdiv(sum(elements), block), len(calls))](
+        *_sums(a),
+        splits,
+        *elements,
+        block,
+        *(_sums(b) if len(calls) == 2 else ()),
+    )
 
 
-def _matrix(x: Tensor, rows: int, columns: int, *block: int) -> TensorDescriptor:
-    return TensorDescriptor(x, [rows, columns], [columns, 1], list(block))
+def _sums(call: OfWeight) -> tuple[Tensor, ...]:
+    """Return the workspace and the gradients; in the place of one that is not asked for the other.
+
+    Nothing is written to that.
+    """
+    gradients = [g for g in (call.grad_weight, call.grad_bias) if g is not None]
+    return call.workspace, gradients[0], gradients[-1]
 
 
-def _architecture() -> int:
-    """Return the current device's compute capability, 90 for 9.0 say."""
-    return 0 if _triton.INTERPRETED else driver.active.get_current_target().arch
-
-
-def _tiles(x: Tensor) -> Tiles:
-    if x.dtype == torch.float32:
-        return TILES[triton_kernels._precision(x)]
-    architecture = _architecture()
-    if 90 <= architecture < 120:
-        return TILES[90 if architecture < 100 else 100]
-    return TILES[80 if architecture in (80, 87) else 86]
-
-
-def _described(*operands: Tensor) -> bool:
-    """Return whether tensor descriptors are to be had, and can describe the operands."""
-    aligned = all(x.data_ptr() % 16 == 0 for x in operands)
-    return aligned and _architecture() >= DESCRIBED_FROM
+def workspace(out_shape: Sequence[int], weight_shape: Sequence[int]) -> int:
+    """Return the float32 elements that a call of gradient_of_weight needs, on any device."""
+    out_channels, channels, *kernel = weight_shape
+    elements = out_channels * (channels * kernel[0] * kernel[1] + 1)
+    return elements * max(
+        cut.split(out_shape, weight_shape, tiles).splits for tiles in cut.TILES.values()
+    )

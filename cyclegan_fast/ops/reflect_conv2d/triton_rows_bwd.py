@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: MIT
+"""The gradient of a padded image: its positions gather from the windows that have read them.
+
+Beside it the sums that the norm's backward takes, see triton_epilogues.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from cyclegan_fast.ops._triton import of_call, reflected
+from cyclegan_fast.ops.reflect_conv2d.triton_bwd import _derivative
+from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import tile_sums
+
+
+@triton.jit
+def reflect_conv2d_rows_bwd_kernel(
+    grad_y_ptr,  # [N, out_height, out_width, out_channels]
+    y_ptr,  # like grad_y, if TANH
+    weight,  # [out_channels, KH, KW, channels]; a descriptor of [out_channels, KH KW channels] if
+    # DESCRIBED
+    grad_x_ptr,  # [N, height, width, channels]
+    norm_x_ptr,  # [N, height - 2 PAD, width - 2 PAD, channels], as all of the norm's if SUMS
+    skip_ptr,  # of the same sizes in any strides, or None
+    mean_ptr,  # float32 [N, channels]
+    rstd_ptr,  # the same
+    scale_ptr,  # float32 [channels], the norm's weight, or None
+    shift_ptr,  # the same, its bias
+    sums_ptr,  # float32 [N, chunks, 2, channels]
+    other_grad_y_ptr,  # of a second call, if the grid has a second axis of two
+    other_y_ptr,
+    other_weight,
+    other_grad_x_ptr,
+    other_norm_x_ptr,
+    other_skip_ptr,
+    other_mean_ptr,
+    other_rstd_ptr,
+    other_scale_ptr,
+    other_shift_ptr,
+    other_sums_ptr,
+    chunks,  # of an image
+    height,
+    width,
+    channels,
+    out_height,
+    out_width,
+    out_channels,
+    skip_stride_n,
+    skip_stride_c,
+    skip_stride_h,
+    skip_stride_w,
+    PAIR: tl.constexpr,
+    DESCRIBED: tl.constexpr,
+    TANH: tl.constexpr,
+    SUMS: tl.constexpr,
+    ACT: tl.constexpr,
+    SLOPE: tl.constexpr,
+    PAD: tl.constexpr,  # pixels that the norm has mirrored on each side
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    PRECISION: tl.constexpr,
+    TILES: tl.constexpr,  # in a chunk
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+):
+    """grad_x, and the sums of each chunk of it."""
+    pid = tl.program_id(0)
+    # Neighbours read the same rows of the gradient: they come out of the L2 cache.
+    groups = channels // BLOCK_C
+    chunk = pid // groups % chunks
+    n = (pid // groups // chunks).to(tl.int64)
+    first_c = pid % groups * BLOCK_C
+    channel = (first_c + tl.arange(0, BLOCK_C)).to(tl.int64)
+    steps = KH * KW * (out_channels // BLOCK_O)
+    other_steps = 0
+    if PAIR:
+        grad_y_ptr = of_call(grad_y_ptr, other_grad_y_ptr)
+        grad_x_ptr = of_call(grad_x_ptr, other_grad_x_ptr)
+        if TANH:
+            y_ptr = of_call(y_ptr, other_y_ptr)
+        if DESCRIBED:
+            other_steps = of_call(0, steps)
+        else:
+            weight = of_call(weight, other_weight)
+    sum_dz = tl.zeros((BLOCK_C,), tl.float32)
+    sum_dz_xhat = tl.zeros((BLOCK_C,), tl.float32)
+    for tile in range(TILES):
+        offs_p = (chunk * TILES + tile) * BLOCK_P + tl.arange(0, BLOCK_P)
+        u, v = offs_p // width, offs_p % width
+        mask_p = u < height
+        total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
+        total = _product(
+            total,
+            grad_y_ptr,
+            y_ptr,
+            weight,
+            n,
+            u,
+            v,
+            first_c,
+            steps - other_steps,
+            channels,
+            out_height,
+            out_width,
+            out_channels,
+            DESCRIBED,
+            TANH,
+            KH,
+            KW,
+            PRECISION,
+            BLOCK_C,
+            BLOCK_O,
+        )
+        if PAIR and DESCRIBED:
+            # Descriptors are no values to choose from: a loop for each call, of which one runs.
+            total = _product(
+                total,
+                grad_y_ptr,
+                y_ptr,
+                other_weight,
+                n,
+                u,
+                v,
+                first_c,
+                other_steps,
+                channels,
+                out_height,
+                out_width,
+                out_channels,
+                DESCRIBED,
+                TANH,
+                KH,
+                KW,
+                PRECISION,
+                BLOCK_C,
+                BLOCK_O,
+            )
+        target = (n * height * width + offs_p)[:, None] * channels + channel[None, :]
+        tl.store(grad_x_ptr + target, total, mask=mask_p[:, None])
+        if SUMS:
+            inner_height, inner_width = height - 2 * PAD, width - 2 * PAD
+            h, w = reflected(u, PAD, inner_height), reflected(v, PAD, inner_width)
+            own = (h == u - PAD) & (w == v - PAD)
+            skip = None
+            if skip_ptr is not None:
+                skip = of_call(skip_ptr, other_skip_ptr) + n * skip_stride_n
+            scale, shift = None, None
+            if scale_ptr is not None:
+                scale = of_call(scale_ptr, other_scale_ptr)
+            if shift_ptr is not None:
+                shift = of_call(shift_ptr, other_shift_ptr)
+            norm_x = of_call(norm_x_ptr, other_norm_x_ptr)
+            tile_dz, tile_dz_xhat = tile_sums(
+                total,
+                h,
+                w,
+                own,
+                mask_p,
+                channel,
+                channel >= 0,
+                norm_x + n * inner_height * inner_width * channels,
+                skip,
+                of_call(mean_ptr, other_mean_ptr) + n * channels,
+                of_call(rstd_ptr, other_rstd_ptr) + n * channels,
+                scale,
+                shift,
+                channels,
+                inner_width,
+                skip_stride_c,
+                skip_stride_h,
+                skip_stride_w,
+                ACT,
+                SLOPE,
+                grad_x_ptr.dtype.element_ty,
+            )
+            sum_dz += tile_dz
+            sum_dz_xhat += tile_dz_xhat
+    if SUMS:
+        chunk_ptr = of_call(sums_ptr, other_sums_ptr) + (n * chunks + chunk) * 2 * channels
+        tl.store(chunk_ptr + channel, sum_dz)
+        tl.store(chunk_ptr + channels + channel, sum_dz_xhat)
+
+
+@triton.jit
+def _product(
+    total,  # [BLOCK_P, BLOCK_C] float32, to which the product is added
+    grad_y_ptr,
+    y_ptr,
+    weight,
+    n,
+    u,  # [BLOCK_P] row of a position
+    v,  # [BLOCK_P] its column
+    first_c,
+    steps,
+    channels,
+    out_height,
+    out_width,
+    out_channels,
+    DESCRIBED: tl.constexpr,
+    TANH: tl.constexpr,
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+):
+    """Sum over taps and channels of the result."""
+    blocks = out_channels // BLOCK_O
+    offs_o = tl.arange(0, BLOCK_O)
+    pixel = (n * out_height + u) * out_width + v
+    pixels = pixel[:, None] * out_channels + offs_o[None, :]
+    if not DESCRIBED:
+        filters = offs_o.to(tl.int64)[:, None] * (KH * KW * channels)
+        filters += (first_c + tl.arange(0, BLOCK_C))[None, :]
+    for step in range(steps):
+        tap, o = step // blocks, step % blocks * BLOCK_O
+        i, j = u - tap // KW, v - tap % KW
+        there = (i >= 0) & (i < out_height) & (j >= 0) & (j < out_width)
+        shift = tap // KW * out_width + tap % KW
+        source = pixels + (o - shift.to(tl.int64) * out_channels)
+        a = _derivative(grad_y_ptr, y_ptr, source, there[:, None], TANH)
+        if DESCRIBED:
+            b = weight.load([o, tap * channels + first_c])
+        else:
+            source = o.to(tl.int64) * (KH * KW * channels) + tap * channels
+            b = tl.load(weight + source + filters)
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+    return total

@@ -18,8 +18,9 @@ from torch import Tensor
 from cyclegan_fast.ops import _triton
 from cyclegan_fast.ops.reflect_conv2d import triton_kernels
 from cyclegan_fast.ops.reflect_conv2d import triton_rows_tiles as cut
-from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfWeight
+from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
 from cyclegan_fast.ops.reflect_conv2d.triton_bwd import reflect_conv2d_sum_kernel
+from cyclegan_fast.ops.reflect_conv2d.triton_rows_bwd import reflect_conv2d_rows_bwd_kernel
 from cyclegan_fast.ops.reflect_conv2d.triton_rows_fwd import reflect_conv2d_rows_fwd_kernel
 from cyclegan_fast.ops.reflect_conv2d.triton_rows_weight import reflect_conv2d_rows_weight_kernel
 
@@ -105,6 +106,63 @@ def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> 
             num_stages=tiles.stages,
             maxnreg=REGISTERS,
         )
+
+
+def sums_chunks(
+    x_shape: Sequence[int], weight_shape: Sequence[int], padding: int, stride: int
+) -> int:
+    """Return the chunks of an image's sums, see beside_norm.NormOfInput."""
+    return cut.chunks(x_shape[2] * x_shape[3])[0]
+
+
+def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> None:
+    """Write the images' gradients, and the sums of the norm before where they are asked for."""
+    a, b = calls[0], calls[-1]
+    n, channels, height, width = a.grad_x.shape
+    out_channels, _, *kernel = a.weight.shape
+    with _triton.on(a.grad_x):
+        tiles = cut.tiles(a.grad_x)
+        block_p = tiles.positions
+        block_c = cut.side(channels, tiles.channels)
+        positions = height * width
+        each = block_p if a.norm is None else cut.chunks(positions)[1]
+        chunks = triton.cdiv(positions, each)
+        skip = None if a.norm is None else a.norm.skip
+        reflect_conv2d_rows_bwd_kernel[(n * chunks * (channels // block_c), len(calls))](
+            *_of_input(a),
+            *_of_input(b),
+            chunks,
+            height,
+            width,
+            channels,
+            *a.grad_y.shape[2:],
+            out_channels,
+            *(skip.stride() if skip is not None else (0, 0, 0, 0)),
+            PAIR=len(calls) == 2,
+            TANH=a.y is not None,
+            SUMS=a.norm is not None,
+            ACT=a.norm.act if a.norm is not None else 0,
+            SLOPE=a.norm.negative_slope if a.norm is not None else 0.0,
+            PAD=a.norm.pad if a.norm is not None else 0,
+            KH=kernel[0],
+            KW=kernel[1],
+            PRECISION=triton_kernels._precision(a.grad_x),
+            TILES=each // block_p,
+            BLOCK_P=block_p,
+            BLOCK_C=block_c,
+            BLOCK_O=cut.side(out_channels, tiles.inner),
+            num_warps=tiles.warps,
+            num_stages=tiles.stages,
+            maxnreg=REGISTERS,
+        )
+
+
+def _of_input(call: OfInput) -> tuple[Tensor | None, ...]:
+    """Return a call's operands in the kernel's order."""
+    own, norm = (call.grad_y, call.y, call.weight, call.grad_x), call.norm
+    if norm is None:
+        return (*own, *[None] * 7)
+    return (*own, norm.x, norm.skip, norm.mean, norm.rstd, norm.weight, norm.bias, norm.partial)
 
 
 def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> None:

@@ -18,8 +18,7 @@ from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import tile_sums
 def reflect_conv2d_rows_bwd_kernel(
     grad_y_ptr,  # [N, out_height, out_width, out_channels]
     y_ptr,  # like grad_y, if TANH
-    weight,  # [out_channels, KH, KW, channels]; a descriptor of [out_channels, KH KW channels] if
-    # DESCRIBED
+    weight_ptr,  # [out_channels, KH, KW, channels]
     grad_x_ptr,  # [N, height, width, channels]
     norm_x_ptr,  # [N, height - 2 PAD, width - 2 PAD, channels], as all of the norm's if SUMS
     skip_ptr,  # of the same sizes in any strides, or None
@@ -30,7 +29,7 @@ def reflect_conv2d_rows_bwd_kernel(
     sums_ptr,  # float32 [N, chunks, 2, channels]
     other_grad_y_ptr,  # of a second call, if the grid has a second axis of two
     other_y_ptr,
-    other_weight,
+    other_weight_ptr,
     other_grad_x_ptr,
     other_norm_x_ptr,
     other_skip_ptr,
@@ -51,7 +50,6 @@ def reflect_conv2d_rows_bwd_kernel(
     skip_stride_h,
     skip_stride_w,
     PAIR: tl.constexpr,
-    DESCRIBED: tl.constexpr,
     TANH: tl.constexpr,
     SUMS: tl.constexpr,
     ACT: tl.constexpr,
@@ -73,70 +71,38 @@ def reflect_conv2d_rows_bwd_kernel(
     n = (pid // groups // chunks).to(tl.int64)
     first_c = pid % groups * BLOCK_C
     channel = (first_c + tl.arange(0, BLOCK_C)).to(tl.int64)
-    steps = KH * KW * (out_channels // BLOCK_O)
-    other_steps = 0
     if PAIR:
         grad_y_ptr = of_call(grad_y_ptr, other_grad_y_ptr)
         grad_x_ptr = of_call(grad_x_ptr, other_grad_x_ptr)
         if TANH:
             y_ptr = of_call(y_ptr, other_y_ptr)
-        if DESCRIBED:
-            other_steps = of_call(0, steps)
-        else:
-            weight = of_call(weight, other_weight)
+        weight_ptr = of_call(weight_ptr, other_weight_ptr)
     sum_dz = tl.zeros((BLOCK_C,), tl.float32)
     sum_dz_xhat = tl.zeros((BLOCK_C,), tl.float32)
     for tile in range(TILES):
         offs_p = (chunk * TILES + tile) * BLOCK_P + tl.arange(0, BLOCK_P)
         u, v = offs_p // width, offs_p % width
         mask_p = u < height
-        total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
         total = _product(
-            total,
             grad_y_ptr,
             y_ptr,
-            weight,
+            weight_ptr,
             n,
             u,
             v,
             first_c,
-            steps - other_steps,
             channels,
             out_height,
             out_width,
             out_channels,
-            DESCRIBED,
             TANH,
             KH,
             KW,
             PRECISION,
+            BLOCK_P,
             BLOCK_C,
             BLOCK_O,
         )
-        if PAIR and DESCRIBED:
-            # Descriptors are no values to choose from: a loop for each call, of which one runs.
-            total = _product(
-                total,
-                grad_y_ptr,
-                y_ptr,
-                other_weight,
-                n,
-                u,
-                v,
-                first_c,
-                other_steps,
-                channels,
-                out_height,
-                out_width,
-                out_channels,
-                DESCRIBED,
-                TANH,
-                KH,
-                KW,
-                PRECISION,
-                BLOCK_C,
-                BLOCK_O,
-            )
         target = (n * height * width + offs_p)[:, None] * channels + channel[None, :]
         tl.store(grad_x_ptr + target, total, mask=mask_p[:, None])
         if SUMS:
@@ -185,46 +151,44 @@ def reflect_conv2d_rows_bwd_kernel(
 
 @triton.jit
 def _product(
-    total,  # [BLOCK_P, BLOCK_C] float32, to which the product is added
     grad_y_ptr,
     y_ptr,
-    weight,
+    weight_ptr,
     n,
     u,  # [BLOCK_P] row of a position
     v,  # [BLOCK_P] its column
     first_c,
-    steps,
     channels,
     out_height,
     out_width,
     out_channels,
-    DESCRIBED: tl.constexpr,
     TANH: tl.constexpr,
     KH: tl.constexpr,
     KW: tl.constexpr,
     PRECISION: tl.constexpr,
+    BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_O: tl.constexpr,
 ):
-    """Sum over taps and channels of the result."""
+    """Sum over taps and channels of the result, [BLOCK_P, BLOCK_C] float32.
+
+    Windows lie densely, and positions at the image's pitch: no box of memory holds a tile's, and so
+    there is no descriptor. What is masked comes to shared memory as zeros all the same.
+    """
     blocks = out_channels // BLOCK_O
     offs_o = tl.arange(0, BLOCK_O)
-    pixel = (n * out_height + u) * out_width + v
-    pixels = pixel[:, None] * out_channels + offs_o[None, :]
-    if not DESCRIBED:
-        filters = offs_o.to(tl.int64)[:, None] * (KH * KW * channels)
-        filters += (first_c + tl.arange(0, BLOCK_C))[None, :]
-    for step in range(steps):
-        tap, o = step // blocks, step % blocks * BLOCK_O
+    window = (n * out_height + u) * out_width + v
+    windows = window[:, None] * out_channels + offs_o[None, :]
+    row = KH * KW * channels  # of the weight, for one filter
+    filters = offs_o.to(tl.int64)[:, None] * row + (first_c + tl.arange(0, BLOCK_C))[None, :]
+    total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
+    for step in range(KH * KW * blocks):
+        tap, o = step // blocks, (step % blocks * BLOCK_O).to(tl.int64)
         i, j = u - tap // KW, v - tap % KW
         there = (i >= 0) & (i < out_height) & (j >= 0) & (j < out_width)
-        shift = tap // KW * out_width + tap % KW
-        source = pixels + (o - shift.to(tl.int64) * out_channels)
+        shift = (tap // KW * out_width + tap % KW).to(tl.int64)
+        source = windows + (o - shift * out_channels)
         a = _derivative(grad_y_ptr, y_ptr, source, there[:, None], TANH)
-        if DESCRIBED:
-            b = weight.load([o, tap * channels + first_c])
-        else:
-            source = o.to(tl.int64) * (KH * KW * channels) + tap * channels
-            b = tl.load(weight + source + filters)
+        b = tl.load(weight_ptr + (o * row + tap * channels) + filters)
         total = tl.dot(a, b, total, input_precision=PRECISION)
     return total

@@ -180,21 +180,22 @@ def _product(
         n = block // (across * down)
         top, left = block // across % down * BLOCK_H, block % across * BLOCK_W
         if DESCRIBED:
-            g = grad_y.load([n, top, left, first_o]).reshape(BLOCK_H * BLOCK_W, BLOCK_O)
+            g = grad_y.load([n, top, left, first_o]).reshape(BLOCK_H * BLOCK_W, BLOCK_O).T
             if WEIGHT:
                 b = x.load([n, top + r, left + s, first_c]).reshape(BLOCK_H * BLOCK_W, BLOCK_C)
         else:
             i, j = top + in_block // BLOCK_W, left + in_block % BLOCK_W
-            mask = ((i < out_height) & (j < out_width))[:, None]
+            there = (i < out_height) & (j < out_width)
             pixel = (n.to(tl.int64) * out_height + i) * out_width + j
-            source = pixel[:, None] * out_channels + offs_o[None, :]
-            g = _derivative(grad_y, y_ptr, source, mask, TANH)
+            # Already transposed: what is loaded the other way passes registers before sm_90.
+            source = pixel[None, :] * out_channels + offs_o[:, None]
+            g = _derivative(grad_y, y_ptr, source, there[None, :], TANH)
             if WEIGHT:
                 pixel = (n.to(tl.int64) * height + i + r) * width + j + s
                 source = pixel[:, None] * channels + offs_c[None, :]
-                b = tl.load(x + source, mask=mask, other=0)
+                b = tl.load(x + source, mask=there[:, None], other=0)
         if BIAS:
-            bias += tl.sum(g.to(tl.float32), 0)
+            bias += tl.sum(g.to(tl.float32), 1)
         if WEIGHT:
-            total = tl.dot(tl.trans(g), b, total, input_precision=PRECISION)
+            total = tl.dot(g, b, total, input_precision=PRECISION)
     return total, bias

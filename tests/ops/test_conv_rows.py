@@ -72,7 +72,7 @@ def forward_call(shape, weight_shape, dtype, seed=0, with_bias=True, with_moment
     out_channels, _, *kernel = weight_shape
     y = empty((n, out_channels, height - kernel[0] + 1, width - kernel[1] + 1), dtype)
     chunks = rows.moments_cover(shape, weight_shape, 0, 1)[0]
-    moments = torch.empty(n, chunks, 2, out_channels) if with_moments else None
+    moments = torch.empty(n, chunks, 3, out_channels) if with_moments else None
     return Forward(x, weight, bias if with_bias else None, y, moments)
 
 
@@ -101,11 +101,18 @@ def check_moments(call):
     laid = laid.view(n, channels, chunks, each)
     mean = laid.nanmean(-1).nan_to_num()  # a chunk may be without a pixel
     m2 = ((laid - mean[..., None]) ** 2).nansum(-1)
-    ours = call.moments.double().permute(2, 0, 3, 1)
-    size = call.y.double().abs().max()
-    assert ((ours[0] - mean).abs() <= 4e-7 * size).all()
-    merging = 4e-7 * size * (m2 * each).sqrt()  # of means that are rounded
-    assert ((ours[1] - m2).abs() <= 1e-6 * m2 + merging).all()
+    pixel, less, ours = call.moments.double().permute(2, 0, 3, 1)
+    assert (
+        ((pixel[..., None] == laid) | (laid.isnan().all(-1)[..., None] & (less == 0)[..., None]))
+        .any(-1)
+        .all()
+    )
+    spread = (m2 / each).sqrt()
+    empty = laid.isnan().all(-1)
+    assert ((pixel[..., None] == laid).any(-1) | empty & (pixel == 0)).all()
+    spread = (m2 / each).sqrt()
+    assert ((pixel + less - mean).abs() <= 1e-6 * (spread + less.abs())).all()
+    assert ((ours - m2).abs() <= 2e-6 * (m2 + each * less**2)).all()
 
 
 def test_moments_far_from_zero():

@@ -16,16 +16,17 @@ import triton
 from torch import Tensor
 
 from cyclegan_fast.ops import _triton
-from cyclegan_fast.ops.reflect_conv2d import triton_kernels
+from cyclegan_fast.ops.reflect_conv2d import triton_operands as operands
 from cyclegan_fast.ops.reflect_conv2d import triton_rows_tiles as cut
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
+from cyclegan_fast.ops.reflect_conv2d.triton_beside import left
 from cyclegan_fast.ops.reflect_conv2d.triton_bwd import reflect_conv2d_sum_kernel
 from cyclegan_fast.ops.reflect_conv2d.triton_rows_bwd import reflect_conv2d_rows_bwd_kernel
 from cyclegan_fast.ops.reflect_conv2d.triton_rows_fwd import reflect_conv2d_rows_fwd_kernel
 from cyclegan_fast.ops.reflect_conv2d.triton_rows_weight import reflect_conv2d_rows_weight_kernel
 
 CHANNELS = 16  # a multiple of them is served: tl.dot's smallest side, and 16 bytes
-REGISTERS = 255  # of a thread, all there are
+SUM_BLOCK = 1024  # elements of a gradient that one program adds up
 
 
 def why_not(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
@@ -40,8 +41,8 @@ def why_not(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
         return f"channels must be multiples of {CHANNELS}"
     if not all(t.permute(0, 2, 3, 1).is_contiguous() for t in (x, weight)):
         return "x and weight must be dense in channels_last"
-    if x.numel() // x.shape[1] >= triton_kernels.MOST_INDEX:
-        return f"x must have fewer than {triton_kernels.MOST_INDEX} pixels"
+    if x.numel() // x.shape[1] >= operands.MOST_INDEX:
+        return f"x must have fewer than {operands.MOST_INDEX} pixels"
     return None
 
 
@@ -67,6 +68,9 @@ def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> 
         positions = a.y.shape[2] * width
         each = block_p if a.moments is None else cut.chunks(positions)[1]
         chunks = triton.cdiv(positions, each)
+        if a.moments is not None and a.moments.shape[1] != chunks:
+            found = a.moments.shape[1]
+            raise ValueError(f"reflect_conv2d: moments must have {chunks} chunks, got {found}")
         programs = n * chunks * (out_channels // block_o)
         described = cut.described(a.x, b.x, a.weight, b.weight)
         images: list[Any] = [a.x, b.x]
@@ -97,14 +101,12 @@ def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> 
             TANH=tanh,
             KH=kernel[0],
             KW=kernel[1],
-            PRECISION=triton_kernels._precision(a.x),
+            PRECISION=operands.precision(a.x),
             TILES=each // block_p,
             BLOCK_P=block_p,
             BLOCK_O=block_o,
             BLOCK_C=block_c,
-            num_warps=tiles.warps,
-            num_stages=tiles.stages,
-            maxnreg=REGISTERS,
+            **operands.resources(tiles.warps, tiles.stages),
         )
 
 
@@ -127,42 +129,26 @@ def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> No
         positions = height * width
         each = block_p if a.norm is None else cut.chunks(positions)[1]
         chunks = triton.cdiv(positions, each)
-        skip = None if a.norm is None else a.norm.skip
         reflect_conv2d_rows_bwd_kernel[(n * chunks * (channels // block_c), len(calls))](
-            *_of_input(a),
-            *_of_input(b),
+            *(t for c in (a, b) for t in (c.grad_y, c.y, c.weight, c.grad_x)),
             chunks,
             height,
             width,
             channels,
             *a.grad_y.shape[2:],
             out_channels,
-            *(skip.stride() if skip is not None else (0, 0, 0, 0)),
+            **left([None], [c.norm for c in calls], chunks),
             PAIR=len(calls) == 2,
             TANH=a.y is not None,
-            SUMS=a.norm is not None,
-            ACT=a.norm.act if a.norm is not None else 0,
-            SLOPE=a.norm.negative_slope if a.norm is not None else 0.0,
-            PAD=a.norm.pad if a.norm is not None else 0,
             KH=kernel[0],
             KW=kernel[1],
-            PRECISION=triton_kernels._precision(a.grad_x),
+            PRECISION=operands.precision(a.grad_x),
             TILES=each // block_p,
             BLOCK_P=block_p,
             BLOCK_C=block_c,
             BLOCK_O=cut.side(out_channels, tiles.inner),
-            num_warps=tiles.warps,
-            num_stages=tiles.stages,
-            maxnreg=REGISTERS,
+            **operands.resources(tiles.warps, tiles.stages),
         )
-
-
-def _of_input(call: OfInput) -> tuple[Tensor | None, ...]:
-    """Return a call's operands in the kernel's order."""
-    own, norm = (call.grad_y, call.y, call.weight, call.grad_x), call.norm
-    if norm is None:
-        return (*own, *[None] * 7)
-    return (*own, norm.x, norm.skip, norm.mean, norm.rstd, norm.weight, norm.bias, norm.partial)
 
 
 def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> None:
@@ -209,14 +195,12 @@ def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> 
             TANH=a.y is not None,
             KH=kernel[0],
             KW=kernel[1],
-            PRECISION=triton_kernels._precision(a.x),
+            PRECISION=operands.precision(a.x),
             BLOCK_H=split.height,
             BLOCK_W=split.width,
             BLOCK_O=block_o,
             BLOCK_C=block_c,
-            num_warps=tiles.warps,
-            num_stages=tiles.stages,
-            maxnreg=REGISTERS,
+            **operands.resources(tiles.warps, tiles.stages),
         )
         _sum(calls, split.splits)
 
@@ -225,23 +209,14 @@ def _sum(calls: Sequence[OfWeight], splits: int) -> None:
     """Add the splits' sums."""
     a, b = calls[0], calls[-1]
     elements = [0 if g is None else g.numel() for g in (a.grad_weight, a.grad_bias)]
-    block = triton_kernels.SUM_BLOCK
-    reflect_conv2d_sum_kernel[(triton.cdiv(sum(elements), block), len(calls))](
-        *_sums(a),
-        splits,
-        *elements,
-        block,
-        *(_sums(b) if len(calls) == 2 else ()),
+    reflect_conv2d_sum_kernel[(triton.cdiv(sum(elements), SUM_BLOCK), len(calls))](
+        *_sums(a), splits, *elements, SUM_BLOCK, *_sums(b)
     )
 
 
 def _sums(call: OfWeight) -> tuple[Tensor, ...]:
-    """Return the workspace and the gradients; in the place of one that is not asked for the other.
-
-    Nothing is written to that.
-    """
-    gradients = [g for g in (call.grad_weight, call.grad_bias) if g is not None]
-    return call.workspace, gradients[0], gradients[-1]
+    partial, either = call.workspace, operands.either
+    return partial, either(call.grad_weight, partial), either(call.grad_bias, partial)
 
 
 def workspace(out_shape: Sequence[int], weight_shape: Sequence[int]) -> int:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from cyclegan_fast.ops._triton import of_call, reflected
-from cyclegan_fast.ops.reflect_conv2d.triton_bwd import _derivative
-from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import tile_sums
+from cyclegan_fast.ops._triton import of_call
+from cyclegan_fast.ops.reflect_conv2d.triton_beside import leave, sums_of_call
+from cyclegan_fast.ops.reflect_conv2d.triton_bwd import derivative
 
 
 @triton.jit
@@ -20,24 +20,10 @@ def reflect_conv2d_rows_bwd_kernel(
     y_ptr,  # like grad_y, if TANH
     weight_ptr,  # [out_channels, KH, KW, channels]
     grad_x_ptr,  # [N, height, width, channels]
-    norm_x_ptr,  # [N, height - 2 PAD, width - 2 PAD, channels], as all of the norm's if SUMS
-    skip_ptr,  # of the same sizes in any strides, or None
-    mean_ptr,  # float32 [N, channels]
-    rstd_ptr,  # the same
-    scale_ptr,  # float32 [channels], the norm's weight, or None
-    shift_ptr,  # the same, its bias
-    sums_ptr,  # float32 [N, chunks, 2, channels]
     other_grad_y_ptr,  # of a second call, if the grid has a second axis of two
     other_y_ptr,
     other_weight_ptr,
     other_grad_x_ptr,
-    other_norm_x_ptr,
-    other_skip_ptr,
-    other_mean_ptr,
-    other_rstd_ptr,
-    other_scale_ptr,
-    other_shift_ptr,
-    other_sums_ptr,
     chunks,  # of an image
     height,
     width,
@@ -45,16 +31,30 @@ def reflect_conv2d_rows_bwd_kernel(
     out_height,
     out_width,
     out_channels,
+    partial_ptr,  # float32 [N, chunks, 2, channels], as all of the norm's if it LEAVES sums
+    norm_x_ptr,  # [N, height - 2 NORM_PAD, width - 2 NORM_PAD, channels]
+    norm_mean_ptr,  # float32 [N, channels]
+    norm_rstd_ptr,  # the same
+    norm_weight_ptr,  # float32 [channels], or None
+    norm_bias_ptr,  # the same
+    norm_skip_ptr,  # like norm_x in any strides, or None
+    other_partial_ptr,
+    other_norm_x_ptr,
+    other_norm_mean_ptr,
+    other_norm_rstd_ptr,
+    other_norm_weight_ptr,
+    other_norm_bias_ptr,
+    other_norm_skip_ptr,
     skip_stride_n,
     skip_stride_c,
     skip_stride_h,
     skip_stride_w,
     PAIR: tl.constexpr,
     TANH: tl.constexpr,
-    SUMS: tl.constexpr,
-    ACT: tl.constexpr,
-    SLOPE: tl.constexpr,
-    PAD: tl.constexpr,  # pixels that the norm has mirrored on each side
+    LEAVES: tl.constexpr,  # "sums", or nothing
+    NORM_ACT: tl.constexpr,
+    NORM_SLOPE: tl.constexpr,
+    NORM_PAD: tl.constexpr,  # pixels that the norm has mirrored on each side
     KH: tl.constexpr,
     KW: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -77,8 +77,7 @@ def reflect_conv2d_rows_bwd_kernel(
         if TANH:
             y_ptr = of_call(y_ptr, other_y_ptr)
         weight_ptr = of_call(weight_ptr, other_weight_ptr)
-    sum_dz = tl.zeros((BLOCK_C,), tl.float32)
-    sum_dz_xhat = tl.zeros((BLOCK_C,), tl.float32)
+    first, second = tl.zeros((BLOCK_C,), tl.float32), tl.zeros((BLOCK_C,), tl.float32)
     for tile in range(TILES):
         offs_p = (chunk * TILES + tile) * BLOCK_P + tl.arange(0, BLOCK_P)
         u, v = offs_p // width, offs_p % width
@@ -105,48 +104,33 @@ def reflect_conv2d_rows_bwd_kernel(
         )
         target = (n * height * width + offs_p)[:, None] * channels + channel[None, :]
         tl.store(grad_x_ptr + target, total, mask=mask_p[:, None])
-        if SUMS:
-            inner_height, inner_width = height - 2 * PAD, width - 2 * PAD
-            h, w = reflected(u, PAD, inner_height), reflected(v, PAD, inner_width)
-            own = (h == u - PAD) & (w == v - PAD)
-            skip = None
-            if skip_ptr is not None:
-                skip = of_call(skip_ptr, other_skip_ptr) + n * skip_stride_n
-            scale, shift = None, None
-            if scale_ptr is not None:
-                scale = of_call(scale_ptr, other_scale_ptr)
-            if shift_ptr is not None:
-                shift = of_call(shift_ptr, other_shift_ptr)
-            norm_x = of_call(norm_x_ptr, other_norm_x_ptr)
-            tile_dz, tile_dz_xhat = tile_sums(
+        if LEAVES == "sums":
+            sums = sums_of_call(
                 total,
-                h,
-                w,
-                own,
+                u,
+                v,
                 mask_p,
                 channel,
                 channel >= 0,
-                norm_x + n * inner_height * inner_width * channels,
-                skip,
-                of_call(mean_ptr, other_mean_ptr) + n * channels,
-                of_call(rstd_ptr, other_rstd_ptr) + n * channels,
-                scale,
-                shift,
+                n,
+                (norm_x_ptr, norm_mean_ptr, norm_rstd_ptr),
+                (other_norm_x_ptr, other_norm_mean_ptr, other_norm_rstd_ptr),
+                (norm_weight_ptr, norm_bias_ptr, norm_skip_ptr),
+                (other_norm_weight_ptr, other_norm_bias_ptr, other_norm_skip_ptr),
+                (skip_stride_n, skip_stride_c, skip_stride_h, skip_stride_w),
                 channels,
-                inner_width,
-                skip_stride_c,
-                skip_stride_h,
-                skip_stride_w,
-                ACT,
-                SLOPE,
+                height,
+                width,
+                NORM_PAD,
+                NORM_ACT,
+                NORM_SLOPE,
                 grad_x_ptr.dtype.element_ty,
             )
-            sum_dz += tile_dz
-            sum_dz_xhat += tile_dz_xhat
-    if SUMS:
-        chunk_ptr = of_call(sums_ptr, other_sums_ptr) + (n * chunks + chunk) * 2 * channels
-        tl.store(chunk_ptr + channel, sum_dz)
-        tl.store(chunk_ptr + channels + channel, sum_dz_xhat)
+            first += sums[0]
+            second += sums[1]
+    if LEAVES == "sums":
+        chunk_ptr = of_call(partial_ptr, other_partial_ptr) + (n * chunks + chunk) * 2 * channels
+        leave(first, second, channel, channel >= 0, chunk_ptr, channels)
 
 
 @triton.jit
@@ -188,7 +172,7 @@ def _product(
         there = (i >= 0) & (i < out_height) & (j >= 0) & (j < out_width)
         shift = (tap // KW * out_width + tap % KW).to(tl.int64)
         source = windows + (o - shift * out_channels)
-        a = _derivative(grad_y_ptr, y_ptr, source, there[:, None], TANH)
+        a = derivative(grad_y_ptr, y_ptr, source, there[:, None], TANH)
         b = tl.load(weight_ptr + (o * row + tap * channels) + filters)
         total = tl.dot(a, b, total, input_precision=PRECISION)
     return total

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from cyclegan_fast.ops._triton import of_call, tanh
-from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import tile_moments
+from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import with_tile
 
 
 @triton.jit
@@ -21,7 +21,7 @@ def reflect_conv2d_rows_fwd_kernel(
     weight,  # [out_channels, KH, KW, channels]; of [out_channels, KH KW channels]
     bias_ptr,  # [out_channels], or None
     y_ptr,  # [N, out_height, out_width, out_channels]
-    moments_ptr,  # float32 [N, chunks, 2, out_channels], or None
+    moments_ptr,  # float32 [N, chunks, 3, out_channels], or None, see beside_norm.Moments
     other_x,  # of a second call, if the grid has a second axis of two
     other_weight,
     other_bias_ptr,
@@ -61,9 +61,9 @@ def reflect_conv2d_rows_fwd_kernel(
             other_steps = of_call(0, steps)
         else:
             x, weight = of_call(x, other_x), of_call(weight, other_weight)
-    mean = tl.zeros((BLOCK_O,), tl.float32)
-    m2 = tl.zeros((BLOCK_O,), tl.float32)
-    count = tl.full((), 0, tl.float32)
+    origin = tl.zeros((BLOCK_O,), tl.float32)
+    mean, m2 = tl.zeros_like(origin), tl.zeros_like(origin)
+    count = 0.0
     for tile in range(TILES):
         first = (chunk * TILES + tile) * BLOCK_P
         offs_p = first + tl.arange(0, BLOCK_P)
@@ -116,19 +116,15 @@ def reflect_conv2d_rows_fwd_kernel(
         target = ((n * out_height + i) * out_width + j)[:, None] * out_channels + channel[None, :]
         tl.store(y_ptr + target, total, mask=mask_p[:, None])
         if moments_ptr is not None:
-            tile_mean, tile_m2, number = tile_moments(
-                total, mask_p, channel >= 0, y_ptr.dtype.element_ty
+            origin, mean, m2, count = with_tile(
+                origin, mean, m2, count, total, mask_p, channel >= 0, y_ptr.dtype.element_ty
             )
-            delta = tile_mean - mean
-            share = number / tl.maximum(count + number, 1)
-            mean += delta * share
-            m2 += tile_m2 + delta * delta * (count * share)
-            count += number
     if moments_ptr is not None:
         chunk_ptr = of_call(moments_ptr, other_moments_ptr)
-        chunk_ptr += (n * chunks + chunk) * 2 * out_channels
-        tl.store(chunk_ptr + channel, mean)
-        tl.store(chunk_ptr + out_channels + channel, m2)
+        chunk_ptr += (n * chunks + chunk) * 3 * out_channels
+        tl.store(chunk_ptr + channel, origin)
+        tl.store(chunk_ptr + out_channels + channel, mean)
+        tl.store(chunk_ptr + 2 * out_channels + channel, m2)
 
 
 @triton.jit

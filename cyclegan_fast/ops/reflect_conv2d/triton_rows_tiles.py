@@ -13,7 +13,7 @@ from triton.runtime.driver import driver
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from cyclegan_fast.ops import _triton
-from cyclegan_fast.ops.reflect_conv2d import triton_kernels
+from cyclegan_fast.ops.reflect_conv2d import triton_operands as operands
 
 
 class Tiles(NamedTuple):
@@ -62,7 +62,7 @@ def architecture() -> int:
 def tiles(x: Tensor) -> Tiles:
     """Return the tiles for x's dtype on the current device."""
     if x.dtype == torch.float32:
-        return TILES[triton_kernels._precision(x)]
+        return TILES[operands.precision(x)]
     kind = architecture()
     if 90 <= kind < 120:
         return TILES[90 if kind < 100 else 100]

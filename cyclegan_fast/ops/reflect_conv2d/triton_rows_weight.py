@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from cyclegan_fast.ops._triton import of_call
-from cyclegan_fast.ops.reflect_conv2d.triton_bwd import _derivative
+from cyclegan_fast.ops.reflect_conv2d.triton_bwd import derivative
 
 
 @triton.jit
@@ -189,7 +189,7 @@ def _product(
             pixel = (n.to(tl.int64) * out_height + i) * out_width + j
             # Already transposed: what is loaded the other way passes registers before sm_90.
             source = pixel[None, :] * out_channels + offs_o[:, None]
-            g = _derivative(grad_y, y_ptr, source, there[None, :], TANH)
+            g = derivative(grad_y, y_ptr, source, there[None, :], TANH)
             if WEIGHT:
                 pixel = (n.to(tl.int64) * height + i + r) * width + j + s
                 source = pixel[:, None] * channels + offs_c[None, :]

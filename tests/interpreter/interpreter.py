@@ -27,6 +27,7 @@ import torch
 import triton.language as tl
 from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from cyclegan_fast.ops import _triton_loss
 from cyclegan_fast.ops.adam import Tables
@@ -199,7 +200,8 @@ class Launch:
     def access(self, pointers, mask, itemsize: int, program: int, writes: bool) -> None:
         addresses = pointers.data
         if mask is not None:
-            addresses = addresses[np.broadcast_to(mask.data.astype(bool), addresses.shape)]
+            mask = mask if isinstance(mask, np.ndarray) else mask.data  # an array: a descriptor's
+            addresses = addresses[np.broadcast_to(mask.astype(bool), addresses.shape)]
         addresses = addresses.ravel().astype(np.int64)
         left = len(addresses)
         for buffer in self.buffers if left else ():
@@ -257,10 +259,10 @@ def _check_memory() -> None:
     load, store = builder.create_masked_load, builder.create_masked_store
     arguments = executor._init_args_hst
 
-    def checked_load(self, pointers, mask, *rest):
+    def checked_load(self, pointers, mask, *rest, **options):
         itemsize = interpreter._get_np_dtype(pointers.get_element_ty()).itemsize
         LAUNCH.access(pointers, mask, itemsize, _program(self), writes=False)
-        return load(self, pointers, mask, *rest)
+        return load(self, pointers, mask, *rest, **options)
 
     def checked_store(self, pointers, value, mask, *rest):
         LAUNCH.access(pointers, mask, value.data.dtype.itemsize, _program(self), writes=True)
@@ -272,6 +274,7 @@ def _check_memory() -> None:
     def entered(self, args, kwargs):
         result = arguments(self, args, kwargs)
         values = [*result[0], *result[1].values()]
+        values = [value.base if isinstance(value, TensorDescriptor) else value for value in values]
         LAUNCH.enter([value for value in values if isinstance(value, torch.Tensor)])
         return result
 

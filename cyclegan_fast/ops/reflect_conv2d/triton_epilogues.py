@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from cyclegan_fast.ops.instance_norm_act.triton_bwd import activation_gradient
+from cyclegan_fast.ops.instance_norm_act.triton_fwd import merged
 
 
 @triton.jit
@@ -36,6 +37,37 @@ def tile_moments(
     mean = tl.sum(d, 0) / tl.maximum(count, 1).to(tl.float32)
     d = tl.where(there, d - mean[None, :], 0)
     return origin + mean, tl.sum(d * d, 0), count.to(tl.float32)
+
+
+@triton.jit
+def with_tile(
+    origin,  # [BLOCK_C] float32, a pixel
+    mean,  # [BLOCK_C] float32, less the origin
+    m2,  # [BLOCK_C] float32
+    count,  # float32, of pixels
+    value,  # [BLOCK_P, BLOCK_C] float32
+    mask_p,  # [BLOCK_P] pixels of the image
+    mask_c,  # [BLOCK_C]
+    DTYPE: tl.constexpr,  # of the result in memory, whose moments they are
+):
+    """Moments of a chunk with one tile more: origin, mean less it, squared deviations, count.
+
+    All is less the chunk's first pixel, so that nothing is lost far from zero. Of no pixels all
+    four are zero.
+    """
+    value = value.to(DTYPE).to(tl.float32)
+    there = mask_p[:, None] & mask_c[None, :]
+    number = tl.sum(mask_p.to(tl.int32), 0).to(tl.float32)
+    position = tl.arange(0, mask_p.shape[0])
+    first = tl.min(tl.where(mask_p, position, mask_p.shape[0]), 0)
+    own = tl.sum(tl.where((position == first)[:, None] & there, value, 0), 0)
+    origin = tl.where(count > 0, origin, own)
+    d = tl.where(there, value - origin[None, :], 0)
+    tile_mean = tl.sum(d, 0) / tl.maximum(number, 1)
+    d = tl.where(there, d - tile_mean[None, :], 0)
+    both = merged(mean, m2, count, tile_mean, tl.sum(d * d, 0), tl.maximum(number, 1))
+    mean, m2 = tl.where(number > 0, both[0], mean), tl.where(number > 0, both[1], m2)
+    return origin, mean, m2, count + number
 
 
 @triton.jit

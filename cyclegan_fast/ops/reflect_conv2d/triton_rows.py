@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: MIT
+"""reflect_conv2d in Triton over the rows of an image that is padded already, or not at all.
+
+In channels_last such an image is a matrix of N H W rows, of which a tap reads some rows further
+down than its neighbour. Nothing is reflected and no channel is left over, so that tiles are
+rectangles of memory: from compute capability 9.0 on, the tensor memory accelerator fetches them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from cyclegan_fast.ops import _triton
+from cyclegan_fast.ops.reflect_conv2d import triton_operands as operands
+from cyclegan_fast.ops.reflect_conv2d import triton_rows_tiles as cut
+from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
+from cyclegan_fast.ops.reflect_conv2d.triton_beside import left
+from cyclegan_fast.ops.reflect_conv2d.triton_bwd import reflect_conv2d_sum_kernel
+from cyclegan_fast.ops.reflect_conv2d.triton_rows_bwd import reflect_conv2d_rows_bwd_kernel
+from cyclegan_fast.ops.reflect_conv2d.triton_rows_fwd import reflect_conv2d_rows_fwd_kernel
+from cyclegan_fast.ops.reflect_conv2d.triton_rows_weight import reflect_conv2d_rows_weight_kernel
+
+CHANNELS = 16  # a multiple of them is served: tl.dot's smallest side, and 16 bytes
+SUM_BLOCK = 1024  # elements of a gradient that one program adds up
+
+
+def why_not(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
+    """Return why a call is not served, or None."""
+    if padding:
+        return "the image must be padded already"
+    if stride != 1:
+        return "a stride is no shift of rows"
+    if x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        return f"{x.dtype} is not served"
+    if any(side % CHANNELS for side in weight.shape[:2]):
+        return f"channels must be multiples of {CHANNELS}"
+    if not all(t.permute(0, 2, 3, 1).is_contiguous() for t in (x, weight)):
+        return "x and weight must be dense in channels_last"
+    if x.numel() // x.shape[1] >= operands.MOST_INDEX:
+        return f"x must have fewer than {operands.MOST_INDEX} pixels"
+    return None
+
+
+def moments_cover(
+    x_shape: Sequence[int], weight_shape: Sequence[int], padding: int, stride: int
+) -> tuple[int, int, int]:
+    """Return chunks, each and pitch of the moments of one image, see beside_norm.Moments."""
+    height, width = x_shape[2:]
+    chunks, each = cut.chunks((height - weight_shape[2] + 1) * width)
+    return chunks, each, width
+
+
+def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> None:
+    """Write the convolutions, and their moments where they are asked for."""
+    a, b = calls[0], calls[-1]
+    n, channels, height, width = a.x.shape
+    out_channels, _, *kernel = a.weight.shape
+    with _triton.on(a.x):
+        tiles = cut.tiles(a.x)
+        block_p = tiles.positions
+        block_o = cut.side(out_channels, tiles.channels)
+        block_c = cut.side(channels, tiles.inner)
+        positions = a.y.shape[2] * width
+        each = block_p if a.moments is None else cut.chunks(positions)[1]
+        chunks = triton.cdiv(positions, each)
+        if a.moments is not None and a.moments.shape[1] != chunks:
+            found = a.moments.shape[1]
+            raise ValueError(f"reflect_conv2d: moments must have {chunks} chunks, got {found}")
+        programs = n * chunks * (out_channels // block_o)
+        described = cut.described(a.x, b.x, a.weight, b.weight)
+        images: list[Any] = [a.x, b.x]
+        filters: list[Any] = [a.weight, b.weight]
+        if described:
+            images = [cut.matrix(x, channels, (block_p, block_c)) for x in images]
+            row = kernel[0] * kernel[1] * channels
+            filters = [cut.matrix(w, row, (block_o, block_c)) for w in filters]
+        reflect_conv2d_rows_fwd_kernel[(programs, len(calls))](
+            images[0],
+            filters[0],
+            a.bias,
+            a.y,
+            a.moments,
+            images[1],
+            filters[1],
+            b.bias,
+            b.y,
+            b.moments,
+            chunks,
+            height,
+            width,
+            channels,
+            *a.y.shape[2:],
+            out_channels,
+            PAIR=len(calls) == 2,
+            DESCRIBED=described,
+            TANH=tanh,
+            KH=kernel[0],
+            KW=kernel[1],
+            PRECISION=operands.precision(a.x),
+            TILES=each // block_p,
+            BLOCK_P=block_p,
+            BLOCK_O=block_o,
+            BLOCK_C=block_c,
+            **operands.resources(tiles.warps, tiles.stages),
+        )
+
+
+def sums_chunks(
+    x_shape: Sequence[int], weight_shape: Sequence[int], padding: int, stride: int
+) -> int:
+    """Return the chunks of an image's sums, see beside_norm.NormOfInput."""
+    return cut.chunks(x_shape[2] * x_shape[3])[0]
+
+
+def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> None:
+    """Write the images' gradients, and the sums of the norm before where they are asked for."""
+    a, b = calls[0], calls[-1]
+    n, channels, height, width = a.grad_x.shape
+    out_channels, _, *kernel = a.weight.shape
+    with _triton.on(a.grad_x):
+        tiles = cut.tiles(a.grad_x)
+        block_p = tiles.positions
+        block_c = cut.side(channels, tiles.channels)
+        positions = height * width
+        each = block_p if a.norm is None else cut.chunks(positions)[1]
+        chunks = triton.cdiv(positions, each)
+        reflect_conv2d_rows_bwd_kernel[(n * chunks * (channels // block_c), len(calls))](
+            *(t for c in (a, b) for t in (c.grad_y, c.y, c.weight, c.grad_x)),
+            chunks,
+            height,
+            width,
+            channels,
+            *a.grad_y.shape[2:],
+            out_channels,
+            **left([None], [c.norm for c in calls], chunks),
+            PAIR=len(calls) == 2,
+            TANH=a.y is not None,
+            KH=kernel[0],
+            KW=kernel[1],
+            PRECISION=operands.precision(a.grad_x),
+            TILES=each // block_p,
+            BLOCK_P=block_p,
+            BLOCK_C=block_c,
+            BLOCK_O=cut.side(out_channels, tiles.inner),
+            **operands.resources(tiles.warps, tiles.stages),
+        )
+
+
+def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> None:
+    """Write the gradients of the weights and the biases that are not None."""
+    a, b = calls[0], calls[-1]
+    (n, channels, height, width), out_channels = a.x.shape, a.grad_y.shape[1]
+    kernel = [height - a.grad_y.shape[2] + 1, width - a.grad_y.shape[3] + 1]
+    with _triton.on(a.x):
+        tiles = cut.tiles(a.x)
+        split = cut.split(a.grad_y.shape, (out_channels, channels, *kernel), tiles)
+        block_o = cut.side(out_channels, tiles.channels)
+        block_c = cut.side(channels, tiles.channels)
+        programs = split.splits * (out_channels // block_o)
+        if a.grad_weight is not None:
+            programs *= channels // block_c * kernel[0] * kernel[1]
+        # A block of several rows would come to the product by way of registers.
+        described = a.y is None and split.height == 1
+        described = described and cut.described(a.grad_y, b.grad_y, a.x, b.x)
+        grads: list[Any] = [a.grad_y, b.grad_y]
+        images: list[Any] = [a.x, b.x]
+        if described:
+            grads = [cut.image(g, (split.height, split.width, block_o)) for g in grads]
+            images = [cut.image(x, (split.height, split.width, block_c)) for x in images]
+        reflect_conv2d_rows_weight_kernel[(programs, len(calls))](
+            grads[0],
+            a.y,
+            images[0],
+            a.workspace,
+            grads[1],
+            b.y,
+            images[1],
+            b.workspace,
+            n,
+            height,
+            width,
+            channels,
+            *a.grad_y.shape[2:],
+            out_channels,
+            split.blocks,
+            PAIR=len(calls) == 2,
+            DESCRIBED=described,
+            WEIGHT=a.grad_weight is not None,
+            BIAS=a.grad_bias is not None,
+            TANH=a.y is not None,
+            KH=kernel[0],
+            KW=kernel[1],
+            PRECISION=operands.precision(a.x),
+            BLOCK_H=split.height,
+            BLOCK_W=split.width,
+            BLOCK_O=block_o,
+            BLOCK_C=block_c,
+            **operands.resources(tiles.warps, tiles.stages),
+        )
+        _sum(calls, split.splits)
+
+
+def _sum(calls: Sequence[OfWeight], splits: int) -> None:
+    """Add the splits' sums."""
+    a, b = calls[0], calls[-1]
+    elements = [0 if g is None else g.numel() for g in (a.grad_weight, a.grad_bias)]
+    reflect_conv2d_sum_kernel[(triton.cdiv(sum(elements), SUM_BLOCK), len(calls))](
+        *_sums(a), splits, *elements, SUM_BLOCK, *_sums(b)
+    )
+
+
+def _sums(call: OfWeight) -> tuple[Tensor, ...]:
+    partial, either = call.workspace, operands.either
+    return partial, either(call.grad_weight, partial), either(call.grad_bias, partial)
+
+
+def workspace(out_shape: Sequence[int], weight_shape: Sequence[int]) -> int:
+    """Return the float32 elements that a call of gradient_of_weight needs, on any device."""
+    out_channels, channels, *kernel = weight_shape
+    elements = out_channels * (channels * kernel[0] * kernel[1] + 1)
+    return elements * max(
+        cut.split(out_shape, weight_shape, tiles).splits for tiles in cut.TILES.values()
+    )

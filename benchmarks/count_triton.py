@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""For count_launches.py: convolutions as Triton's kernels would do them, counted and not computed.
+
+All of an iteration's, also where the table has the library first. A call is one launch, the gradient
+of a weight two (sums of splits, and their sum); two calls that are alike share theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from unittest import mock
+
+from torch import Tensor
+
+from cyclegan_fast import backend
+from cyclegan_fast.fusion import hand_conv
+from cyclegan_fast.ops.instance_norm_act import into as norms
+from cyclegan_fast.ops.reflect_conv2d import into, table
+
+# (group, name, launches, bytes)
+Note = Callable[[str, str, int, int], None]
+NAMES = {"forward": "fprop", "gradient_of_input": "dgrad", "gradient_of_weight": "wgrad"}
+
+
+def _size(*tensors: Tensor | None) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+
+
+def _first_that_serves(layer: table.Layer, _direction: str) -> str:
+    names = table.TRITON if layer.kind == "reflect" else ("implicit",)
+    return next(name for name in names if table.why_not(name, layer) is None)
+
+
+@contextmanager
+def in_triton(note: Note) -> Iterator[None]:
+    """Let all convolutions inside be Triton's, and note what they and their norms do."""
+
+    def launch(calls: Sequence[into.Call]) -> None:
+        for part, (launches, moved) in _parts(calls).items():
+            note("convolutions", part, launches, moved)
+        for call in calls:
+            _written(call).zero_()
+
+    def do(call: norms.Call, *beside: norms.Call) -> None:
+        if not call.name.endswith("finish"):
+            return plain(call, *beside)
+        both = [call, *beside]
+        note("norms", call.name, 1, sum(_size(*c.read, *c.written) for c in both))
+        for each in both:
+            for written in each.written:
+                if written is not None:
+                    written.zero_()
+        return None
+
+    plain = norms.Call.do
+    probes = {name: lambda *_: None for name in ("native", "triton")}
+    with (
+        mock.patch.dict(backend._probes, {table.STEM: probes}),
+        mock.patch.object(into, "launch", launch),
+        mock.patch.object(norms.Call, "do", do),
+        mock.patch.object(hand_conv, "_finishes", lambda _x: True),
+        table.choosing(_first_that_serves),
+    ):
+        yield
+
+
+def _parts(calls: Sequence[into.Call]) -> dict[str, tuple[int, int]]:
+    """Launches and bytes of one call, or of two in the same launches, by part."""
+    direction, found = calls[0].direction, {"": 0, "left for norms": 0, "sum of splits": 0}
+    for call in calls:
+        operands = call.operands
+        if direction == "forward":
+            found[""] += _size(operands.x, operands.weight, operands.bias, operands.y)
+            found["left for norms"] += _size(operands.moments)
+        elif direction == "gradient_of_input":
+            found[""] += _size(operands.grad_y, operands.y, operands.weight, operands.grad_x)
+            if operands.norm is not None:
+                found["left for norms"] += _size(
+                    operands.norm.x, operands.norm.skip, operands.norm.partial
+                )
+        else:
+            found[""] += _size(operands.grad_y, operands.y, operands.x)
+            found[""] += _size(operands.workspace)
+            written = _size(operands.grad_weight, operands.grad_bias)
+            found["sum of splits"] += _size(operands.workspace) + written
+    launches = {"": 1, "left for norms": 0, "sum of splits": 1}
+    return {
+        f"{NAMES[direction]} {part}".strip(): (launches[part], moved)
+        for part, moved in found.items()
+        if moved
+    }
+
+
+def _written(call: into.Call) -> Tensor:
+    operands = call.operands
+    if call.direction == "forward":
+        return operands.y
+    written = operands.grad_x if call.direction == "gradient_of_input" else operands.grad_weight
+    return written if written is not None else operands.grad_bias

@@ -35,7 +35,11 @@ from cyclegan_fast.ops.instance_norm_act import triton_kernels as norm
 from cyclegan_fast.ops.l1_loss import triton_kernels as l1
 from cyclegan_fast.ops.lsgan_loss import triton_kernels as lsgan
 from cyclegan_fast.ops.pool_exchange import triton_kernels as pool
+from cyclegan_fast.ops.reflect_conv2d import triton_implicit as implicit
 from cyclegan_fast.ops.reflect_conv2d import triton_kernels as conv
+from cyclegan_fast.ops.reflect_conv2d import triton_transposed as transposed
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import NormOfInput
+from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
 from cyclegan_fast.ops.reflect_conv2d.table import FIRST_TENSOR_CORES
 from cyclegan_fast.ops.reflect_pad2d import triton_kernels as pad2d
 
@@ -248,6 +252,61 @@ def _convolution_launches(
         gradients = (x, weight, bias, work)
         backward = (y, y if tanh else None, x, weight, padding, stride, *gradients)
         yield what, partial(conv.reflect_conv2d_bwd, *backward)
+    yield from _layer_launches(dtype, layout)
+
+
+def _layer_launches(dtype: torch.dtype, layout: Any) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Two networks in a launch, beside their norms where the layout is theirs."""
+    # Channels in and out, kernel, side, padding, stride, zeros, transposed: the generator's trunk,
+    # a layer down and one up; the discriminator's by 2 and by 1.
+    for case in (
+        (256, 256, 3, 66, 0, 1, False, False),
+        (64, 128, 3, 256, 1, 2, True, False),
+        (128, 64, 3, 128, 1, 2, True, True),
+        (64, 128, 4, 128, 1, 2, True, False),
+        (256, 512, 4, 32, 1, 1, True, False),
+    ):
+        yield from _one_layers_launches(dtype, layout, *case)
+
+
+def _one_layers_launches(
+    dtype: torch.dtype,
+    layout: Any,
+    channels: int,
+    out_channels: int,
+    kernel: int,
+    side: int,
+    padding: int,
+    stride: int,
+    zeros: bool,
+    up: bool,
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    module: Any = transposed if up else implicit
+    options = {} if up else {"zeros": zeros}
+    out_side = stride * side if up else (side + 2 * padding - kernel) // stride + 1
+    x = _image(dtype, layout, 1, channels, side)
+    y = _image(dtype, layout, 1, out_channels, out_side)
+    channels_of_weight = (channels, out_channels) if up else (out_channels, channels)
+    weight = _image(dtype, layout, *channels_of_weight, kernel)
+    sizes = x.shape, weight.shape, padding, stride
+    moments = torch.empty(1, module.moments_cover(*sizes)[0], 2, out_channels)
+    pad = 1 if padding == 0 else 0
+    made = _image(dtype, torch.channels_last, 1, channels, side - 2 * pad)
+    statistic = torch.empty(1, channels)
+    partial_sums = torch.empty(1, module.sums_chunks(*sizes), 2, channels)
+    norm = NormOfInput(
+        made, statistic, statistic, None, None, 1, 0.0, pad, made if pad else None, partial_sums
+    )
+    work = torch.empty(module.workspace(y.shape, weight.shape))
+    bias = torch.empty(out_channels, dtype=dtype)
+    what = f"two, {channels} to {out_channels}, {kernel}x{kernel}, padding {padding}"
+    what += f", stride {stride}" + ", zeros" * zeros + ", transposed" * up
+    forward = [Forward(x, weight, bias, y, moments)] * 2
+    yield f"{what}, moments", partial(module.forward, forward, padding, stride, False, **options)
+    of_input = [OfInput(y, None, weight, x, norm)] * 2
+    yield f"{what}, sums", partial(module.gradient_of_input, of_input, padding, stride, **options)
+    of_weight = [OfWeight(y, None, x, weight.float(), bias.float(), work)] * 2
+    yield what, partial(module.gradient_of_weight, of_weight, padding, stride, **options)
 
 
 def _adam_launches() -> Iterator[tuple[str, Callable[[], None]]]:

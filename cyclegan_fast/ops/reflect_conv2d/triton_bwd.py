@@ -196,9 +196,12 @@ def _touches(side, first, span, size, PAD: tl.constexpr):
 @triton.jit
 def _first_tap(side, i, size, PAD: tl.constexpr, STRIDE: tl.constexpr):
     """The first tap that reaches the image of row i, and of all rows of its phase, on a side."""
-    position, _ = _image(side, i, size, PAD)
-    # The remainder has the position's sign, which is negative where there is no image.
-    return (position % STRIDE + STRIDE) % STRIDE
+    tap = 0
+    if STRIDE > 1:
+        position, _ = _image(side, i, size, PAD)
+        # The remainder has the position's sign, which is negative where there is no image.
+        tap = (position % STRIDE + STRIDE) % STRIDE
+    return tap
 
 
 @triton.jit

@@ -90,7 +90,7 @@ def gradient_of_weight(
     call, other = calls[0], calls[-1]
     grad_y, x, weight = call.grad_y, call.x, call.grad_weight
     operands.check_pixels(x, grad_y)
-    shape = _of_bias(grad_y.shape) if weight is None else weight.shape
+    shape = of_bias(grad_y.shape) if weight is None else weight.shape
     tiles = tiles_of(x)
     chunk, splits = splits_of(grad_y.shape, shape, tiles)
     with _triton.on(x):
@@ -136,7 +136,7 @@ def workspace(out_shape: torch.Size, weight_shape: torch.Size) -> int:
     # Alone, the bias may be cut into more splits.
     return max(
         elements * splits_of(out_shape, shape, tiles)[1]
-        for elements, shape in ((whole, weight_shape), (out_shape[1], _of_bias(out_shape)))
+        for elements, shape in ((whole, weight_shape), (out_shape[1], of_bias(out_shape)))
         for tiles in TILES.values()
     )
 
@@ -273,11 +273,20 @@ def _rectangles(height: int, width: int, stride: int, tiles: Tiles) -> int:
 
 def splits_of(out_shape: torch.Size, weight_shape: torch.Size, tiles: Tiles) -> tuple[int, int]:
     """Return how many pixels a split of the weight's gradient adds up, and the number of splits."""
-    n, _, height, width = out_shape
-    blocks = triton.cdiv(n * height * width, tiles.inner)
-    most = max(1, min(PROGRAMS // _programs(weight_shape, tiles), blocks))
-    each = triton.cdiv(blocks, most)
+    blocks = _blocks(out_shape, tiles)
+    each = triton.cdiv(blocks, most_splits(out_shape, weight_shape, tiles))
     return each * tiles.inner, triton.cdiv(blocks, each)
+
+
+def most_splits(out_shape: torch.Size, weight_shape: torch.Size, tiles: Tiles) -> int:
+    """Return the splits that would do, which a larger image does not make fewer."""
+    blocks = _blocks(out_shape, tiles)
+    return max(1, min(PROGRAMS // _programs(weight_shape, tiles), blocks))
+
+
+def _blocks(out_shape: torch.Size, tiles: Tiles) -> int:
+    n, _, height, width = out_shape
+    return triton.cdiv(n * height * width, tiles.inner)
 
 
 def _programs(weight_shape: torch.Size, tiles: Tiles) -> int:
@@ -288,7 +297,7 @@ def _programs(weight_shape: torch.Size, tiles: Tiles) -> int:
     return out_channels * channels * weight_shape[2] * weight_shape[3]
 
 
-def _of_bias(out_shape: torch.Size) -> torch.Size:
+def of_bias(out_shape: torch.Size) -> torch.Size:
     """Return the shape of a weight that stands for the bias alone."""
     return torch.Size((out_shape[1], 1, 1, 1))
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""For count_launches.py: convolutions as Triton's kernels would do them, counted and not computed.
+"""For count_launches.py: convolutions as Triton's kernels would do them, counted, not computed.
 
-All of an iteration's, also where the table has the library first. A call is one launch, the gradient
-of a weight two (sums of splits, and their sum); two calls that are alike share theirs.
+All of an iteration's, also where the table has the library first. A call is one launch, the
+gradient of a weight two (sums of splits, and their sum); two calls that are alike share theirs.
 """
 
 from __future__ import annotations

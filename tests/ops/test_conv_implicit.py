@@ -137,7 +137,7 @@ def test_what_is_refused():
     assert conv.why_not(x, x, 1, 1) is None
     assert conv.why_not(x.double(), x, 1, 1) == "its products are not made in torch.float64"
     weight, y = torch.empty(2, 2, 3, 3), torch.empty(1, 2, 3, 3)
-    moments = torch.empty(1, 2, 2, 2)
+    moments = torch.empty(1, 2, 3, 2)
     with pytest.raises(ValueError, match="partial must have 1 chunks, got 2"):
         conv.forward([Forward(x, weight, None, y, moments)], 0, 1, False)
     far = torch.empty(1, 1, 2**15, 2**15, device="meta")

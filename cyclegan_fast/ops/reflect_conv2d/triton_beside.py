@@ -103,17 +103,3 @@ def sums_of_call(
         SLOPE,
         DTYPE,
     )
-
-
-@triton.jit
-def leave(
-    first,  # [BLOCK_C] float32
-    second,  # [BLOCK_C] float32
-    channel,  # [BLOCK_C] int64
-    mask_c,  # [BLOCK_C]
-    partial_ptr,  # float32 [2, channels]
-    channels,
-):
-    """Write a chunk's two numbers of each channel, moments or sums."""
-    tl.store(partial_ptr + channel, first, mask=mask_c)
-    tl.store(partial_ptr + channels + channel, second, mask=mask_c)

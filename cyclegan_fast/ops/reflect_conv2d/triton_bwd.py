@@ -12,9 +12,8 @@ import triton
 import triton.language as tl
 
 from cyclegan_fast.ops._triton import of_call
-from cyclegan_fast.ops.instance_norm_act.triton_fwd import merged
-from cyclegan_fast.ops.reflect_conv2d.triton_beside import leave, sums_of_call
-from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import tile_moments
+from cyclegan_fast.ops.reflect_conv2d.triton_beside import sums_of_call
+from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import leave_moments, leave_sums, with_tile
 
 
 @triton.jit
@@ -42,7 +41,7 @@ def reflect_conv2d_bwd_kernel(
     weight_stride_c,
     weight_stride_t,  # from tap to tap
     chunks,  # of an image
-    partial_ptr,  # float32 [N, chunks, 2, channels] or None: what is left for the norm
+    partial_ptr,  # float32 [N, chunks, 2 or 3, channels] or None: left for the norm
     other_partial_ptr,
     norm_x_ptr,  # what sums are taken of, see beside_norm.NormOfInput; or None
     norm_mean_ptr,
@@ -94,7 +93,7 @@ def reflect_conv2d_bwd_kernel(
         bias_ptr = of_call(bias_ptr, other_bias_ptr)
     blocks = tl.cdiv(out_channels, BLOCK_O)
     first, second = tl.zeros((BLOCK_C,), tl.float32), tl.zeros((BLOCK_C,), tl.float32)
-    count = 0.0
+    origin, count = tl.zeros((BLOCK_C,), tl.float32), 0.0
     for each in range(EACH):
         tile = chunk * EACH + each
         # The phases of a region one after the other: they read the same part of g.
@@ -141,9 +140,9 @@ def reflect_conv2d_bwd_kernel(
         target += (channel * x_stride_c)[None, :]
         tl.store(grad_x_ptr + target, total, mask=mask_p[:, None] & mask_c[None, :])
         if LEAVES == "moments":
-            mean, m2, number = tile_moments(total, mask_p, mask_c, grad_x_ptr.dtype.element_ty)
-            first, second = merged(first, second, count, mean, m2, number)
-            count += number
+            origin, first, second, count = with_tile(
+                origin, first, second, count, total, mask_p, mask_c, grad_x_ptr.dtype.element_ty
+            )
         if LEAVES == "sums":
             sums = sums_of_call(
                 total,
@@ -168,10 +167,12 @@ def reflect_conv2d_bwd_kernel(
             )
             first += sums[0]
             second += sums[1]
-    if partial_ptr is not None:
-        partial_ptr = of_call(partial_ptr, other_partial_ptr)
-        partial_ptr += (n * chunks + chunk) * 2 * channels
-        leave(first, second, channel, mask_c, partial_ptr, channels)
+    if LEAVES == "moments":
+        partial_ptr = of_call(partial_ptr, other_partial_ptr) + (n * chunks + chunk) * 3 * channels
+        leave_moments(origin, first, second, channel, mask_c, partial_ptr, channels)
+    if LEAVES == "sums":
+        partial_ptr = of_call(partial_ptr, other_partial_ptr) + (n * chunks + chunk) * 2 * channels
+        leave_sums(first, second, channel, mask_c, partial_ptr, channels)
 
 
 @triton.jit

@@ -16,30 +16,6 @@ from cyclegan_fast.ops.instance_norm_act.triton_fwd import merged
 
 
 @triton.jit
-def tile_moments(
-    value,  # [BLOCK_P, BLOCK_C] float32
-    mask_p,  # [BLOCK_P] pixels of the image
-    mask_c,  # [BLOCK_C]
-    DTYPE: tl.constexpr,  # of the result in memory, whose moments they are
-):
-    """Mean of a tile's pixels, sum of their squared deviations from it, and their number.
-
-    The tile's first pixel is taken off before anything is added up: far from zero float32 would
-    lose the mean's last digits. A tile without pixels has zeros.
-    """
-    value = value.to(DTYPE).to(tl.float32)
-    there = mask_p[:, None] & mask_c[None, :]
-    count = tl.sum(mask_p.to(tl.int32), 0)
-    position = tl.arange(0, mask_p.shape[0])
-    first = tl.min(tl.where(mask_p, position, mask_p.shape[0]), 0)
-    origin = tl.sum(tl.where((position == first)[:, None] & there, value, 0), 0)
-    d = tl.where(there, value - origin[None, :], 0)
-    mean = tl.sum(d, 0) / tl.maximum(count, 1).to(tl.float32)
-    d = tl.where(there, d - mean[None, :], 0)
-    return origin + mean, tl.sum(d * d, 0), count.to(tl.float32)
-
-
-@triton.jit
 def with_tile(
     origin,  # [BLOCK_C] float32, a pixel
     mean,  # [BLOCK_C] float32, less the origin
@@ -72,18 +48,18 @@ def with_tile(
 
 @triton.jit
 def leave_moments(
-    value,  # [BLOCK_P, BLOCK_C] float32
-    mask_p,  # [BLOCK_P] pixels of the image
+    origin,  # [BLOCK_C] float32
+    mean,  # [BLOCK_C] float32
+    m2,  # [BLOCK_C] float32
     channel,  # [BLOCK_C] int64
     mask_c,  # [BLOCK_C]
-    partial_ptr,  # float32 [2, channels] of this tile of this image
+    partial_ptr,  # float32 [3, channels] of this chunk of this image
     channels,
-    DTYPE: tl.constexpr,  # of the result in memory, whose moments they are
 ):
-    """Write a tile's mean, and its sum of squared deviations."""
-    mean, m2, _ = tile_moments(value, mask_p, mask_c, DTYPE)
-    tl.store(partial_ptr + channel, mean, mask=mask_c)
-    tl.store(partial_ptr + channels + channel, m2, mask=mask_c)
+    """Write a chunk's moments."""
+    tl.store(partial_ptr + channel, origin, mask=mask_c)
+    tl.store(partial_ptr + channels + channel, mean, mask=mask_c)
+    tl.store(partial_ptr + 2 * channels + channel, m2, mask=mask_c)
 
 
 @triton.jit
@@ -136,52 +112,13 @@ def tile_sums(
 
 @triton.jit
 def leave_sums(
-    grad,  # [BLOCK_P, BLOCK_C] float32: gradients of padded pixels
-    h,  # [BLOCK_P] row of the pixel that each shows
-    w,  # [BLOCK_P] its column
-    own,  # [BLOCK_P] it is that pixel itself, no mirror image of it
-    mask_p,  # [BLOCK_P]
+    sum_dz,  # [BLOCK_C] float32
+    sum_dz_xhat,  # [BLOCK_C] float32
     channel,  # [BLOCK_C] int64
     mask_c,  # [BLOCK_C]
-    x_ptr,  # pixel 0 of the norm's input, channels side by side
-    skip_ptr,  # the image's gradient that comes past the convolution, in any strides, or None
-    mean_ptr,  # float32 [channels] of this image
-    rstd_ptr,  # the same
-    weight_ptr,  # float32 [channels] or None
-    bias_ptr,  # the same
-    partial_ptr,  # float32 [2, channels] of this tile of this image
+    partial_ptr,  # float32 [2, channels] of this chunk of this image
     channels,
-    width,
-    skip_stride_c,
-    skip_stride_h,
-    skip_stride_w,
-    ACT: tl.constexpr,
-    SLOPE: tl.constexpr,
-    DTYPE: tl.constexpr,  # of the gradient in memory
 ):
-    """Write a tile's sums."""
-    sum_dz, sum_dz_xhat = tile_sums(
-        grad,
-        h,
-        w,
-        own,
-        mask_p,
-        channel,
-        mask_c,
-        x_ptr,
-        skip_ptr,
-        mean_ptr,
-        rstd_ptr,
-        weight_ptr,
-        bias_ptr,
-        channels,
-        width,
-        skip_stride_c,
-        skip_stride_h,
-        skip_stride_w,
-        ACT,
-        SLOPE,
-        DTYPE,
-    )
+    """Write a chunk's sums."""
     tl.store(partial_ptr + channel, sum_dz, mask=mask_c)
     tl.store(partial_ptr + channels + channel, sum_dz_xhat, mask=mask_c)

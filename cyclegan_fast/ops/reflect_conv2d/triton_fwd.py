@@ -12,9 +12,8 @@ import triton
 import triton.language as tl
 
 from cyclegan_fast.ops._triton import of_call, reflected, tanh
-from cyclegan_fast.ops.instance_norm_act.triton_fwd import merged
-from cyclegan_fast.ops.reflect_conv2d.triton_beside import leave, sums_of_call
-from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import tile_moments
+from cyclegan_fast.ops.reflect_conv2d.triton_beside import sums_of_call
+from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import leave_moments, leave_sums, with_tile
 
 
 @triton.jit
@@ -40,7 +39,7 @@ def reflect_conv2d_fwd_kernel(
     weight_stride_c,
     weight_stride_t,  # from tap to tap
     chunks,  # of an image
-    partial_ptr,  # float32 [N, chunks, 2, out_channels] or None: what is left for the norm
+    partial_ptr,  # float32 [N, chunks, 2 or 3, out_channels] or None: left for the norm
     other_partial_ptr,
     norm_x_ptr,  # what sums are taken of, see beside_norm.NormOfInput; or None
     norm_mean_ptr,
@@ -90,7 +89,7 @@ def reflect_conv2d_fwd_kernel(
     filters = channel[None, :] * (channels * KH * KW)
     blocks = tl.cdiv(channels, BLOCK_C)
     first, second = tl.zeros((BLOCK_O,), tl.float32), tl.zeros((BLOCK_O,), tl.float32)
-    count = 0.0
+    origin, count = tl.zeros((BLOCK_O,), tl.float32), 0.0
     for tile in range(EACH):
         offs_p = (chunk * EACH + tile) * BLOCK_P + tl.arange(0, BLOCK_P)
         mask_p = offs_p < pixels
@@ -118,9 +117,9 @@ def reflect_conv2d_fwd_kernel(
         target = offs_p.to(tl.int64)[:, None] * y_stride_p + (channel * y_stride_c)[None, :]
         tl.store(y_ptr + target, total, mask=mask_p[:, None] & mask_o[None, :])
         if LEAVES == "moments":
-            mean, m2, number = tile_moments(total, mask_p, mask_o, y_ptr.dtype.element_ty)
-            first, second = merged(first, second, count, mean, m2, number)
-            count += number
+            origin, first, second, count = with_tile(
+                origin, first, second, count, total, mask_p, mask_o, y_ptr.dtype.element_ty
+            )
         if LEAVES == "sums":
             sums = sums_of_call(
                 total,
@@ -145,10 +144,16 @@ def reflect_conv2d_fwd_kernel(
             )
             first += sums[0]
             second += sums[1]
-    if partial_ptr is not None:
-        partial_ptr = of_call(partial_ptr, other_partial_ptr)
-        partial_ptr += (n * chunks + chunk) * 2 * out_channels
-        leave(first, second, channel, mask_o, partial_ptr, out_channels)
+    if LEAVES == "moments":
+        partial_ptr = (
+            of_call(partial_ptr, other_partial_ptr) + (n * chunks + chunk) * 3 * out_channels
+        )
+        leave_moments(origin, first, second, channel, mask_o, partial_ptr, out_channels)
+    if LEAVES == "sums":
+        partial_ptr = (
+            of_call(partial_ptr, other_partial_ptr) + (n * chunks + chunk) * 2 * out_channels
+        )
+        leave_sums(first, second, channel, mask_o, partial_ptr, out_channels)
 
 
 @triton.jit

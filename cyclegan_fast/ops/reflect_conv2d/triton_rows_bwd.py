@@ -10,8 +10,9 @@ import triton
 import triton.language as tl
 
 from cyclegan_fast.ops._triton import of_call
-from cyclegan_fast.ops.reflect_conv2d.triton_beside import leave, sums_of_call
+from cyclegan_fast.ops.reflect_conv2d.triton_beside import sums_of_call
 from cyclegan_fast.ops.reflect_conv2d.triton_bwd import derivative
+from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import leave_sums
 
 
 @triton.jit
@@ -130,7 +131,7 @@ def reflect_conv2d_rows_bwd_kernel(
             second += sums[1]
     if LEAVES == "sums":
         chunk_ptr = of_call(partial_ptr, other_partial_ptr) + (n * chunks + chunk) * 2 * channels
-        leave(first, second, channel, channel >= 0, chunk_ptr, channels)
+        leave_sums(first, second, channel, channel >= 0, chunk_ptr, channels)
 
 
 @triton.jit

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from cyclegan_fast.ops._triton import of_call, tanh
-from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import with_tile
+from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import leave_moments, with_tile
 
 
 @triton.jit
@@ -122,9 +122,7 @@ def reflect_conv2d_rows_fwd_kernel(
     if moments_ptr is not None:
         chunk_ptr = of_call(moments_ptr, other_moments_ptr)
         chunk_ptr += (n * chunks + chunk) * 3 * out_channels
-        tl.store(chunk_ptr + channel, origin)
-        tl.store(chunk_ptr + out_channels + channel, mean)
-        tl.store(chunk_ptr + 2 * out_channels + channel, m2)
+        leave_moments(origin, mean, m2, channel, channel >= 0, chunk_ptr, out_channels)
 
 
 @triton.jit

@@ -87,17 +87,24 @@ def cases_of_a_step(step: OursIteration) -> list[Case]:
     return list(found.values())
 
 
-def measure(case: Case, device: torch.device, rounds: int) -> Measured:
+def measure(
+    case: Case,
+    device: torch.device,
+    rounds: int,
+    peers: Callable[[Case, Layer, Tensor], dict[str, Work]] = lambda *_: {},
+) -> Measured:
     """Time the implementations of a case, in turns.
 
     Args:
         case: what to compute.
         device: where.
         rounds: turns of each implementation.
+        peers: from the case and its operands, the layer and its result's gradient, what else is to
+            be timed, by name.
     """
     torch.manual_seed(0)
-    layer, grad_y = _operands(case, device)
-    works: dict[str, Work] = {"library": _by_library(case, layer, grad_y)}
+    layer, grad_y = operands(case, device)
+    works: dict[str, Work] = {"library": by_library(case, layer, grad_y)}
     excluded = {}
     for name in table.TRITON:
         reason = table.why_not(name, layer)
@@ -107,17 +114,18 @@ def measure(case: Case, device: torch.device, rounds: int) -> Measured:
         if reason is not None:
             excluded[name] = reason
             works.pop(name, None)
+    works |= peers(case, layer, grad_y)
     contenders = {name: _many(work, device) for name, work in works.items()}
     times = interleaved(contenders, device.type, rounds=rounds)
     calls = CALLS if device.type == "cuda" else 1
     microseconds = {name: t["median"] / calls * 1e6 for name, t in times.items()}
-    flops = 2 * grad_y.numel() // grad_y.shape[1] * math.prod(case.weight)
-    if case.kind == "transposed":
-        flops = 2 * layer.x.numel() // layer.x.shape[1] * math.prod(case.weight)
+    image = layer.x if case.kind == "transposed" else grad_y  # of which each pixel is a window
+    flops = 2 * image.numel() // image.shape[1] * math.prod(case.weight)
     return Measured(layer.key(case.direction), microseconds, flops, excluded)
 
 
-def _operands(case: Case, device: torch.device) -> tuple[Layer, Tensor]:
+def operands(case: Case, device: torch.device) -> tuple[Layer, Tensor]:
+    """Return random operands: the layer, and the gradient of its result."""
     layout = torch.channels_last if case.channels_last else torch.contiguous_format
 
     def random(shape: tuple[int, ...], scale: float = 1.0) -> Tensor:
@@ -129,7 +137,7 @@ def _operands(case: Case, device: torch.device) -> tuple[Layer, Tensor]:
     return layer, random(tuple(_library_forward(case, layer).shape))
 
 
-def _geometry(case: Case) -> tuple[Any, ...]:
+def geometry(case: Case) -> tuple[Any, ...]:
     """Stride, padding, dilation, transposed, output padding and groups, as aten takes them."""
     transposed = case.kind == "transposed"
     # So that the result has stride times the input's side, as in every network with such layers.
@@ -142,10 +150,11 @@ def _geometry(case: Case) -> tuple[Any, ...]:
 def _library_forward(case: Case, layer: Layer) -> Tensor:
     if case.kind == "reflect":
         return library.convolved(layer.x, layer.weight, None, case.padding, case.stride, tanh=False)
-    return aten.convolution(layer.x, layer.weight, None, *_geometry(case))
+    return aten.convolution(layer.x, layer.weight, None, *geometry(case))
 
 
-def _by_library(case: Case, layer: Layer, grad_y: Tensor) -> Work:
+def by_library(case: Case, layer: Layer, grad_y: Tensor) -> Work:
+    """Return the work of a case by the device's own library."""
     if case.direction == "forward":
         return lambda: (_library_forward(case, layer),)
     needs = (case.direction == "gradient_of_input", case.direction == "gradient_of_weight", False)
@@ -153,7 +162,7 @@ def _by_library(case: Case, layer: Layer, grad_y: Tensor) -> Work:
     if case.kind == "reflect":
         sizes = (case.padding, case.stride)
         return lambda: _there(library.gradients(grad_y, None, x, weight, *sizes, needs), needs)
-    how = (None, *_geometry(case), list(needs))
+    how = (None, *geometry(case), list(needs))
     return lambda: _there(aten.convolution_backward(grad_y, x, weight, *how), needs)
 
 

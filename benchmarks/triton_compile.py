@@ -301,10 +301,11 @@ def _one_layers_launches(
     bias = torch.empty(out_channels, dtype=dtype)
     what = f"two, {channels} to {out_channels}, {kernel}x{kernel}, padding {padding}"
     what += f", stride {stride}" + ", zeros" * zeros + ", transposed" * up
-    forward = [Forward(x, weight, bias, y, moments)] * 2
-    yield f"{what}, moments", partial(module.forward, forward, padding, stride, False, **options)
-    of_input = [OfInput(y, None, weight, x, norm)] * 2
-    yield f"{what}, sums", partial(module.gradient_of_input, of_input, padding, stride, **options)
+    beside = layout is torch.channels_last
+    forward = [Forward(x, weight, bias, y, moments if beside else None)] * 2
+    yield what, partial(module.forward, forward, padding, stride, False, **options)
+    of_input = [OfInput(y, None, weight, x, norm if beside else None)] * 2
+    yield what, partial(module.gradient_of_input, of_input, padding, stride, **options)
     of_weight = [OfWeight(y, None, x, weight.float(), bias.float(), work)] * 2
     yield what, partial(module.gradient_of_weight, of_weight, padding, stride, **options)
 

@@ -26,7 +26,7 @@ import records  # noqa: E402
 
 ALL = ["tests/ops", "tests/interpreter", "tests/csrc/test_registration.py"]
 # Compiling for every architecture takes as long as all the rest.
-CHOSEN = "(triton or registration or interpreter) and not compiled"
+CHOSEN = "(triton or conv_ or registration or interpreter) and not compiled"
 
 
 class Count:

@@ -49,7 +49,10 @@ TRITON_TESTS = {
     "lsgan_loss": (["losses"], "loss"),
     "_triton_loss.py": (["losses"], "loss"),
     "pool_exchange": (["pool_exchange", "far_strides"], ""),
-    "reflect_conv2d": (["reflect_conv2d", "far_strides"], "convolution or splits"),
+    "reflect_conv2d": (
+        ["conv_implicit", "conv_transposed", "reflect_conv2d", "far_strides"],
+        "convolution or splits",
+    ),
     "reflect_pad2d": (["reflect_pad2d"], "test_pad"),
     "_triton.py": (["reflect_pad2d", "losses", "given_statistics", "generator_loss"], "test_"),
 }
@@ -151,9 +154,9 @@ def _run_triton(folder: Path, mutant: Mutant | None, file: str) -> subprocess.Co
     _change(package / "ops", mutant)
     names, tiles = TRITON_TESTS[Path(file).parts[0]]
     tests = [TESTS / "ops" / f"test_{name}.py" for name in names]
-    chosen = "triton and not tiles"
+    chosen = "(triton or conv_) and not tiles"
     if tiles:
-        tests.insert(0, TESTS / "ops" / "test_triton_tiles.py")
+        tests.append(TESTS / "ops" / "test_triton_tiles.py")
         chosen += f" or tiles and ({tiles})"
     # Before the checkout and before what is installed.
     return _pytest([*tests, "-k", chosen], PYTHONPATH=str(folder), PYTHONSAFEPATH="1")

@@ -11,6 +11,8 @@ POOL, AUGMENT = "pool_exchange/triton_kernels.py", "augment/triton_kernels.py"
 ADAM, GENERATOR = "adam/triton_kernels.py", "generator_loss/triton_kernels.py"
 L1, LSGAN, MEAN = "l1_loss/triton_kernels.py", "lsgan_loss/triton_kernels.py", "_triton_loss.py"
 CONV_FWD, CONV_BWD = "reflect_conv2d/triton_fwd.py", "reflect_conv2d/triton_bwd.py"
+CONV_WEIGHT, CONV_BESIDE = "reflect_conv2d/triton_weight.py", "reflect_conv2d/triton_beside.py"
+CONV = "reflect_conv2d/triton_implicit.py"
 
 MUTANTS = [
     Mutant("the mirror repeats the edge", SHARED, "2 * (size - 1) - k", "2 * size - 1 - k"),
@@ -141,17 +143,36 @@ MUTANTS = [
            "before = (i >= 0) & (i <= PAD)"),
     Mutant("images behind the edge are those before it", CONV_BWD, "size - 1 + PAD + behind",
            "size - 1 + PAD - behind"),
-    Mutant("a tile's last row has no image", CONV_BWD, "first + BLOCK - 1 >= size - 1 - PAD",
-           "first + BLOCK - 1 > size - 1 - PAD"),
-    Mutant("windows between the strides are read", CONV_BWD,
-           "reads & (row % STRIDE == 0) & (column % STRIDE == 0)", "reads & (row % STRIDE == 0)"),
+    Mutant("a tile's last row has no image", CONV_BWD, "first + span >= size - 1 - PAD",
+           "first + span > size - 1 - PAD"),
+    Mutant("a phase's last tap is left out", CONV_BWD, "(KH - tap_h + STRIDE - 1) // STRIDE",
+           "(KH - tap_h) // STRIDE"),
+    Mutant("a phase's taps are next to each other", CONV_BWD, "(tap_h + tap // taps_w * STRIDE)",
+           "(tap_h + tap // taps_w)"),
+    Mutant("a phase's columns are its rows", CONV_BWD, "+ phase % STRIDE", "+ phase // STRIDE"),
+    Mutant("an image has its pixel's first tap", CONV_BWD, "_first_tap(side_w, left",
+           "_first_tap(0, left"),
     Mutant("tanh's derivative lacks a square", CONV_BWD, "(1 - y * y)", "(1 - y)"),
-    Mutant("splits overlap", CONV_BWD, "tl.minimum((split + 1) * chunk,",
+    Mutant("splits overlap", CONV_WEIGHT, "tl.minimum((split + 1) * chunk,",
            "tl.minimum((split + 1) * chunk + 1,"),
-    Mutant("every tap writes the bias", CONV_BWD, "mask_o & (tap == 0) & (group_c == 0)",
+    Mutant("every tap writes the bias", CONV_WEIGHT, "mask_o & (tap == 0) & (group_c == 0)",
            "mask_o & (group_c == 0)"),
     Mutant("splits are as long as the weight", CONV_BWD, "partial_ptr += elements",
            "partial_ptr += weight_elements"),
-    Mutant("pixels beyond the split are read", CONV_BWD, "mask_p = offs < end",
+    Mutant("pixels beyond the split are read", CONV_WEIGHT, "mask_p = offs < end",
            "mask_p = offs >= 0"),
+    Mutant("the second call's weight is the first's", CONV_FWD,
+           "of_call(weight_ptr, other_weight_ptr)", "weight_ptr"),
+    Mutant("the second call's gradient of the bias is the first's", CONV_BWD,
+           "of_call(grad_bias_ptr, other_bias_ptr)", "grad_bias_ptr"),
+    Mutant("the image's first row is a zero", CONV_FWD, "there = (h >= 0)", "there = (h > 0)"),
+    Mutant("a chunk's tiles weigh as its last", CONV_FWD, "count += number", "count = number"),
+    Mutant("a chunk has the sums of its last tile", CONV_BWD, "first += sums[0]",
+           "first = sums[0]"),
+    Mutant("a mirror image has the gradient of the skip", CONV_BESIDE,
+           "(own_h + PAD == h) & (own_w + PAD == w)", "own_h + PAD == h"),
+    Mutant("each image has the gradient of the first one's skip", CONV_BESIDE,
+           "+ n * skip_strides[0]", "+ 0 * skip_strides[0]"),
+    Mutant("a strip of the transposed convolution ends early", CONV,
+           "across * (rows // block_h)", "across"),
 ]  # fmt: skip

@@ -41,6 +41,7 @@ def reflect_conv2d_bwd_kernel(
     weight_stride_c,
     weight_stride_t,  # from tap to tap
     chunks,  # of an image
+    each,  # tiles of a chunk
     partial_ptr,  # float32 [N, chunks, 2 or 3, channels] or None: left for the norm
     other_partial_ptr,
     norm_x_ptr,  # what sums are taken of, see beside_norm.NormOfInput; or None
@@ -70,7 +71,6 @@ def reflect_conv2d_bwd_kernel(
     KH: tl.constexpr,
     KW: tl.constexpr,
     PRECISION: tl.constexpr,
-    EACH: tl.constexpr,  # tiles of a chunk
     BLOCK_H: tl.constexpr,
     BLOCK_W: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -94,8 +94,8 @@ def reflect_conv2d_bwd_kernel(
     blocks = tl.cdiv(out_channels, BLOCK_O)
     first, second = tl.zeros((BLOCK_C,), tl.float32), tl.zeros((BLOCK_C,), tl.float32)
     origin, count = tl.zeros((BLOCK_C,), tl.float32), 0.0
-    for each in range(EACH):
-        tile = chunk * EACH + each
+    for k in range(each):
+        tile = chunk * each + k
         # The phases of a region one after the other: they read the same part of g.
         phase, tile = tile % (STRIDE * STRIDE), tile // (STRIDE * STRIDE)
         top = tile // across * (BLOCK_H * STRIDE) + phase // STRIDE

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """reflect_conv2d's forward kernel in Triton: an implicit GEMM that reflects while it loads.
 
-A program makes BLOCK_P pixels of BLOCK_O channels of one image, EACH times one after the other. The
-sum runs over the kernel's taps and the input's channels; a tap is a shift of the pixels, reflected
-where it leaves the image, or zero there.
+A program makes BLOCK_P pixels of BLOCK_O channels of one image, and `each` such tiles one after the
+other. The sum runs over the kernel's taps and the input's channels; a tap is a shift of the pixels,
+reflected where it leaves the image, or zero there.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def reflect_conv2d_fwd_kernel(
     weight_stride_c,
     weight_stride_t,  # from tap to tap
     chunks,  # of an image
+    each,  # tiles of a chunk
     partial_ptr,  # float32 [N, chunks, 2 or 3, out_channels] or None: left for the norm
     other_partial_ptr,
     norm_x_ptr,  # what sums are taken of, see beside_norm.NormOfInput; or None
@@ -68,7 +69,6 @@ def reflect_conv2d_fwd_kernel(
     KH: tl.constexpr,
     KW: tl.constexpr,
     PRECISION: tl.constexpr,
-    EACH: tl.constexpr,  # tiles of a chunk
     BLOCK_P: tl.constexpr,
     BLOCK_O: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -90,8 +90,8 @@ def reflect_conv2d_fwd_kernel(
     blocks = tl.cdiv(channels, BLOCK_C)
     first, second = tl.zeros((BLOCK_O,), tl.float32), tl.zeros((BLOCK_O,), tl.float32)
     origin, count = tl.zeros((BLOCK_O,), tl.float32), 0.0
-    for tile in range(EACH):
-        offs_p = (chunk * EACH + tile) * BLOCK_P + tl.arange(0, BLOCK_P)
+    for k in range(each):
+        offs_p = (chunk * each + k) * BLOCK_P + tl.arange(0, BLOCK_P)
         mask_p = offs_p < pixels
         row, column = offs_p // out_width * STRIDE, offs_p % out_width * STRIDE
         total = tl.zeros((BLOCK_P, BLOCK_O), tl.float32)

@@ -36,6 +36,9 @@ from cyclegan_fast.ops.l1_loss import triton_kernels as l1
 from cyclegan_fast.ops.lsgan_loss import triton_kernels as lsgan
 from cyclegan_fast.ops.pool_exchange import triton_kernels as pool
 from cyclegan_fast.ops.reflect_conv2d import triton_kernels as conv
+from cyclegan_fast.ops.reflect_conv2d import triton_rows as rows
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import NormOfInput
+from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
 from cyclegan_fast.ops.reflect_conv2d.table import FIRST_TENSOR_CORES
 from cyclegan_fast.ops.reflect_pad2d import triton_kernels as pad2d
 
@@ -222,7 +225,10 @@ def _convolutions(dtype: torch.dtype, layout: Any, recorder: _Recorder) -> None:
     try:
         for tf32 in (False, True) if dtype == torch.float32 else (False,):
             torch.backends.cudnn.allow_tf32 = tf32
-            for what, launch in _convolution_launches(dtype, layout, tf32):
+            launches = list(_convolution_launches(dtype, layout, tf32))
+            if layout is torch.channels_last:
+                launches += _rows_launches(dtype)
+            for what, launch in launches:
                 names = str(dtype)[6:], str(layout)[6:], what
                 recorder.purpose = " ".join(names) + ", TF32" * tf32
                 launch()
@@ -248,6 +254,40 @@ def _convolution_launches(
         gradients = (x, weight, bias, work)
         backward = (y, y if tanh else None, x, weight, padding, stride, *gradients)
         yield what, partial(conv.reflect_conv2d_bwd, *backward)
+
+
+def _rows_launches(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The trunk of one network with a bias, and of two with their norms, by one tile and by more.
+
+    And the discriminator's last but one layer, whose result is blocks of several rows.
+    """
+    cases = [(1, 256, 66, 3, False), (2, 256, 66, 3, True), (2, 256, 130, 3, True)]
+    for calls, channels, size, side, norms in [*cases, (1, 512, 34, 4, False)]:
+        x = _image(dtype, torch.channels_last, 1, channels, size)
+        weight = _image(dtype, torch.channels_last, channels, channels, side)
+        y = _image(dtype, torch.channels_last, 1, channels, size - side + 1)
+        bias = None if norms else torch.empty(channels, dtype=dtype)
+        sizes = (x.shape, weight.shape, 0, 1)
+        moments = torch.empty(1, rows.moments_cover(*sizes)[0], 3, channels) if norms else None
+        norm = None
+        if norms:
+            inner = _image(dtype, torch.channels_last, 1, channels, size - 2)
+            each, sums = (
+                torch.empty(1, channels),
+                torch.empty(1, rows.sums_chunks(*sizes), 2, channels),
+            )
+            norm = NormOfInput(inner, each, each, each[0], each[0], 1, 0.2, 1, inner, sums)
+        work = torch.empty(rows.workspace(y.shape, weight.shape))
+        of_weight = OfWeight(y, None, x, weight.float(), bias, work)
+        what = f"rows, {calls} of {channels} channels, {side}x{side}, {size}x{size}"
+        what += ", norms" * norms
+        yield (
+            what,
+            partial(rows.forward, [Forward(x, weight, bias, y, moments)] * calls, 0, 1, False),
+        )
+        of_input = OfInput(y, None, weight, x, norm)
+        yield what, partial(rows.gradient_of_input, [of_input] * calls, 0, 1)
+        yield what, partial(rows.gradient_of_weight, [of_weight] * calls, 0, 1)
 
 
 def _adam_launches() -> Iterator[tuple[str, Callable[[], None]]]:

@@ -11,6 +11,7 @@ POOL, AUGMENT = "pool_exchange/triton_kernels.py", "augment/triton_kernels.py"
 ADAM, GENERATOR = "adam/triton_kernels.py", "generator_loss/triton_kernels.py"
 L1, LSGAN, MEAN = "l1_loss/triton_kernels.py", "lsgan_loss/triton_kernels.py", "_triton_loss.py"
 CONV_FWD, CONV_BWD = "reflect_conv2d/triton_fwd.py", "reflect_conv2d/triton_bwd.py"
+ROWS = {part: f"reflect_conv2d/triton_rows_{part}.py" for part in ("fwd", "bwd", "weight")}
 
 MUTANTS = [
     Mutant("the mirror repeats the edge", SHARED, "2 * (size - 1) - k", "2 * size - 1 - k"),
@@ -154,4 +155,27 @@ MUTANTS = [
            "partial_ptr += weight_elements"),
     Mutant("pixels beyond the split are read", CONV_BWD, "mask_p = offs < end",
            "mask_p = offs >= 0"),
+    Mutant("a tap's shift is that of the result's rows", ROWS["fwd"],
+           "tap // KW * width + tap % KW", "tap // KW * (width - KW + 1) + tap % KW"),
+    Mutant("positions beyond the result's width are pixels", ROWS["fwd"], "(j < out_width)",
+           "(j < width)"),
+    Mutant("both calls' descriptors are read", ROWS["fwd"], "other_steps = of_call(0, steps)",
+           "other_steps = of_call(steps, steps)"),
+    Mutant("every chunk has the first one's tiles", ROWS["fwd"],
+           "first = (chunk * TILES + tile) * BLOCK_P", "first = (chunk + tile) * BLOCK_P"),
+    Mutant("the second call has the first one's moments", ROWS["fwd"],
+           "of_call(moments_ptr, other_moments_ptr)", "of_call(moments_ptr, moments_ptr)"),
+    Mutant("windows above the image are read", ROWS["bwd"], "there = (i >= 0) & ",
+           "there = (i >= -1) & "),
+    Mutant("windows right of the result are read", ROWS["bwd"], "(j < out_width)",
+           "(j <= out_width)"),
+    Mutant("a tap is no shift of windows", ROWS["bwd"], "(o - shift * out_channels)", "o"),
+    Mutant("a chunk has its last tile's sums", ROWS["bwd"], "first += sums[0]", "first = sums[0]"),
+    Mutant("pixels beyond the result's edge count", ROWS["weight"],
+           "there = (i < out_height) & (j < out_width)", "there = (i < out_height) & (j < width)"),
+    Mutant("a tap's column is its row", ROWS["weight"], "left + s, first_c", "left + r, first_c"),
+    Mutant("the last split is as long as the others", ROWS["weight"],
+           "count = tl.minimum(blocks, batch * in_image - begin)", "count = blocks"),
+    Mutant("every tap writes the bias", ROWS["weight"], "(tap == 0) & (group_c == 0)",
+           "(group_c == 0)"),
 ]  # fmt: skip

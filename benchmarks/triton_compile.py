@@ -37,6 +37,7 @@ from cyclegan_fast.ops.lsgan_loss import triton_kernels as lsgan
 from cyclegan_fast.ops.pool_exchange import triton_kernels as pool
 from cyclegan_fast.ops.reflect_conv2d import triton_implicit as implicit
 from cyclegan_fast.ops.reflect_conv2d import triton_kernels as conv
+from cyclegan_fast.ops.reflect_conv2d import triton_rows as rows
 from cyclegan_fast.ops.reflect_conv2d import triton_transposed as transposed
 from cyclegan_fast.ops.reflect_conv2d.beside_norm import NormOfInput
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
@@ -226,7 +227,10 @@ def _convolutions(dtype: torch.dtype, layout: Any, recorder: _Recorder) -> None:
     try:
         for tf32 in (False, True) if dtype == torch.float32 else (False,):
             torch.backends.cudnn.allow_tf32 = tf32
-            for what, launch in _convolution_launches(dtype, layout, tf32):
+            launches = list(_convolution_launches(dtype, layout, tf32))
+            if layout is torch.channels_last:
+                launches += _rows_launches(dtype)
+            for what, launch in launches:
                 names = str(dtype)[6:], str(layout)[6:], what
                 recorder.purpose = " ".join(names) + ", TF32" * tf32
                 launch()
@@ -289,7 +293,7 @@ def _one_layers_launches(
     channels_of_weight = (channels, out_channels) if up else (out_channels, channels)
     weight = _image(dtype, layout, *channels_of_weight, kernel)
     sizes = x.shape, weight.shape, padding, stride
-    moments = torch.empty(1, module.moments_cover(*sizes)[0], 2, out_channels)
+    moments = torch.empty(1, module.moments_cover(*sizes)[0], 3, out_channels)
     pad = 1 if padding == 0 else 0
     made = _image(dtype, torch.channels_last, 1, channels, side - 2 * pad)
     statistic = torch.empty(1, channels)
@@ -308,6 +312,40 @@ def _one_layers_launches(
     yield what, partial(module.gradient_of_input, of_input, padding, stride, **options)
     of_weight = [OfWeight(y, None, x, weight.float(), bias.float(), work)] * 2
     yield what, partial(module.gradient_of_weight, of_weight, padding, stride, **options)
+
+
+def _rows_launches(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The trunk of one network with a bias, and of two with their norms, by one tile and by more.
+
+    And the discriminator's last but one layer, whose result is blocks of several rows.
+    """
+    cases = [(1, 256, 66, 3, False), (2, 256, 66, 3, True), (2, 256, 130, 3, True)]
+    for calls, channels, size, side, norms in [*cases, (1, 512, 34, 4, False)]:
+        x = _image(dtype, torch.channels_last, 1, channels, size)
+        weight = _image(dtype, torch.channels_last, channels, channels, side)
+        y = _image(dtype, torch.channels_last, 1, channels, size - side + 1)
+        bias = None if norms else torch.empty(channels, dtype=dtype)
+        sizes = (x.shape, weight.shape, 0, 1)
+        moments = torch.empty(1, rows.moments_cover(*sizes)[0], 3, channels) if norms else None
+        norm = None
+        if norms:
+            inner = _image(dtype, torch.channels_last, 1, channels, size - 2)
+            each, sums = (
+                torch.empty(1, channels),
+                torch.empty(1, rows.sums_chunks(*sizes), 2, channels),
+            )
+            norm = NormOfInput(inner, each, each, each[0], each[0], 1, 0.2, 1, inner, sums)
+        work = torch.empty(rows.workspace(y.shape, weight.shape))
+        of_weight = OfWeight(y, None, x, weight.float(), bias, work)
+        what = f"rows, {calls} of {channels} channels, {side}x{side}, {size}x{size}"
+        what += ", norms" * norms
+        yield (
+            what,
+            partial(rows.forward, [Forward(x, weight, bias, y, moments)] * calls, 0, 1, False),
+        )
+        of_input = OfInput(y, None, weight, x, norm)
+        yield what, partial(rows.gradient_of_input, [of_input] * calls, 0, 1)
+        yield what, partial(rows.gradient_of_weight, [of_weight] * calls, 0, 1)
 
 
 def _adam_launches() -> Iterator[tuple[str, Callable[[], None]]]:

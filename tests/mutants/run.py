@@ -39,7 +39,7 @@ CUDA_TESTS = {
     "pool": "pool",
     "augment.cu": "augment",
 }
-# By the folder of a file, or by its name: files of tests, and what of test_triton_tiles.py.
+# By how a file's name begins, or its folder: files of tests, and what of test_triton_tiles.py.
 TRITON_TESTS = {
     "adam": (["adam"], ""),
     "augment": (["augment", "far_strides"], ""),
@@ -53,6 +53,7 @@ TRITON_TESTS = {
         ["conv_implicit", "conv_transposed", "reflect_conv2d", "far_strides"],
         "convolution or splits",
     ),
+    "triton_rows": (["conv_rows"], ""),
     "reflect_pad2d": (["reflect_pad2d"], "test_pad"),
     "_triton.py": (["reflect_pad2d", "losses", "given_statistics", "generator_loss"], "test_"),
 }
@@ -119,9 +120,15 @@ def _title(language: str, mutant: Mutant) -> str:
 
 def _tests(language: str, mutant: Mutant) -> tuple[str, str]:
     """Return what decides which tests are run: the key of CUDA_TESTS or of TRITON_TESTS."""
-    path = Path(mutant.file)
-    key = path.name.partition("_")[0] if language == "cuda" else path.parts[0]
-    return language, key if language == "triton" or key in CUDA_TESTS else ""
+    if language == "triton":
+        return language, _triton_key(mutant.file)
+    key = Path(mutant.file).name.partition("_")[0]
+    return language, key if key in CUDA_TESTS else ""
+
+
+def _triton_key(file: str) -> str:
+    path = Path(file)
+    return next((key for key in TRITON_TESTS if path.name.startswith(key)), path.parts[0])
 
 
 def _first_failure(language: str, mutant: Mutant | None, file: str) -> str | None:
@@ -152,9 +159,9 @@ def _run_triton(folder: Path, mutant: Mutant | None, file: str) -> subprocess.Co
     package = folder / "cyclegan_fast"
     shutil.copytree(ROOT / "cyclegan_fast", package)
     _change(package / "ops", mutant)
-    names, tiles = TRITON_TESTS[Path(file).parts[0]]
+    names, tiles = TRITON_TESTS[_triton_key(file)]
     tests = [TESTS / "ops" / f"test_{name}.py" for name in names]
-    chosen = "(triton or conv_) and not tiles"
+    chosen = "triton and not tiles or conv_"  # all of those that launch kernels themselves
     if tiles:
         tests.append(TESTS / "ops" / "test_triton_tiles.py")
         chosen += f" or tiles and ({tiles})"

@@ -12,7 +12,8 @@ ADAM, GENERATOR = "adam/triton_kernels.py", "generator_loss/triton_kernels.py"
 L1, LSGAN, MEAN = "l1_loss/triton_kernels.py", "lsgan_loss/triton_kernels.py", "_triton_loss.py"
 CONV_FWD, CONV_BWD = "reflect_conv2d/triton_fwd.py", "reflect_conv2d/triton_bwd.py"
 CONV_WEIGHT, CONV_BESIDE = "reflect_conv2d/triton_weight.py", "reflect_conv2d/triton_beside.py"
-CONV = "reflect_conv2d/triton_implicit.py"
+CONV, EPILOGUES = "reflect_conv2d/triton_implicit.py", "reflect_conv2d/triton_epilogues.py"
+ROWS = {part: f"reflect_conv2d/triton_rows_{part}.py" for part in ("fwd", "bwd", "weight")}
 
 MUTANTS = [
     Mutant("the mirror repeats the edge", SHARED, "2 * (size - 1) - k", "2 * size - 1 - k"),
@@ -166,7 +167,10 @@ MUTANTS = [
     Mutant("the second call's gradient of the bias is the first's", CONV_BWD,
            "of_call(grad_bias_ptr, other_bias_ptr)", "grad_bias_ptr"),
     Mutant("the image's first row is a zero", CONV_FWD, "there = (h >= 0)", "there = (h > 0)"),
-    Mutant("a chunk's tiles weigh as its last", CONV_FWD, "count += number", "count = number"),
+    Mutant("a chunk's tiles weigh as its last", EPILOGUES, "return origin, mean, m2, count + number",
+           "return origin, mean, m2, number"),
+    Mutant("moments are about the last tile's pixel", EPILOGUES, "tl.where(count > 0, origin, own)",
+           "own"),
     Mutant("a chunk has the sums of its last tile", CONV_BWD, "first += sums[0]",
            "first = sums[0]"),
     Mutant("a mirror image has the gradient of the skip", CONV_BESIDE,
@@ -175,4 +179,27 @@ MUTANTS = [
            "+ n * skip_strides[0]", "+ 0 * skip_strides[0]"),
     Mutant("a strip of the transposed convolution ends early", CONV,
            "across * (rows // block_h)", "across"),
+    Mutant("a tap's shift is that of the result's rows", ROWS["fwd"],
+           "tap // KW * width + tap % KW", "tap // KW * (width - KW + 1) + tap % KW"),
+    Mutant("positions beyond the result's width are pixels", ROWS["fwd"], "(j < out_width)",
+           "(j < width)"),
+    Mutant("both calls' descriptors are read", ROWS["fwd"], "other_steps = of_call(0, steps)",
+           "other_steps = of_call(steps, steps)"),
+    Mutant("every chunk has the first one's tiles", ROWS["fwd"],
+           "first = (chunk * TILES + tile) * BLOCK_P", "first = (chunk + tile) * BLOCK_P"),
+    Mutant("the second call has the first one's moments", ROWS["fwd"],
+           "of_call(moments_ptr, other_moments_ptr)", "of_call(moments_ptr, moments_ptr)"),
+    Mutant("windows above the image are read", ROWS["bwd"], "there = (i >= 0) & ",
+           "there = (i >= -1) & "),
+    Mutant("windows right of the result are read", ROWS["bwd"], "(j < out_width)",
+           "(j <= out_width)"),
+    Mutant("a tap is no shift of windows", ROWS["bwd"], "(o - shift * out_channels)", "o"),
+    Mutant("a chunk has its last tile's sums", ROWS["bwd"], "first += sums[0]", "first = sums[0]"),
+    Mutant("pixels beyond the result's edge count", ROWS["weight"],
+           "there = (i < out_height) & (j < out_width)", "there = (i < out_height) & (j < width)"),
+    Mutant("a tap's column is its row", ROWS["weight"], "left + s, first_c", "left + r, first_c"),
+    Mutant("the last split is as long as the others", ROWS["weight"],
+           "count = tl.minimum(blocks, batch * in_image - begin)", "count = blocks"),
+    Mutant("every tap writes the bias", ROWS["weight"], "(tap == 0) & (group_c == 0)",
+           "(group_c == 0)"),
 ]  # fmt: skip

@@ -7,12 +7,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numerics import assert_within_budget
+from rows_case import (
+    check_input,
+    check_moments,
+    check_sums,
+    check_weight,
+    forward_call,
+    input_call,
+    operands,
+    weight_call,
+)
 
 from cyclegan_fast.ops import _triton
 from cyclegan_fast.ops.reflect_conv2d import triton_rows as rows
 from cyclegan_fast.ops.reflect_conv2d import triton_rows_tiles as cut
-from cyclegan_fast.ops.reflect_conv2d.beside_norm import NormOfInput
-from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
 
 pytestmark = pytest.mark.skipif(
     not _triton.INTERPRETED, reason="on a GPU the real sizes are cut into real tiles"
@@ -34,7 +42,7 @@ TWO = ((2, 32, 5, 6), (16, 32, 2, 2))
 def small_tiles(monkeypatch):
     small = cut.Tiles(16, 32, 32, 4, 1)
     monkeypatch.setattr(cut, "TILES", dict.fromkeys(cut.TILES, small))
-    monkeypatch.setattr(cut, "EACH", 32)
+    monkeypatch.setattr(cut, "EACH", 16)
     monkeypatch.setattr(cut, "MOST_CHUNKS", 2)
     monkeypatch.setattr(cut, "PROGRAMS", 40)
 
@@ -45,35 +53,6 @@ def form(request, monkeypatch):
     if request.param == "descriptors":
         monkeypatch.setattr(cut, "architecture", lambda: 90)
     return request.param
-
-
-def drawn(shape, dtype, seed, scale=1.0, centre=0.0):
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(shape, generator=generator, dtype=torch.float64) * scale + centre
-    return x.to(dtype).contiguous(memory_format=torch.channels_last)
-
-
-def empty(shape, dtype):
-    return torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)
-
-
-def operands(shape, weight_shape, dtype, seed=0):
-    fan = weight_shape[1] * weight_shape[2] * weight_shape[3]
-    x = drawn(shape, dtype, seed, centre=0.5)
-    weight = drawn(weight_shape, dtype, seed + 1, 0.5 / fan**0.5)
-    bias = drawn((weight_shape[0], 1, 1, 1), dtype, seed + 2).flatten()
-    assert rows.why_not(x, weight, 0, 1) is None
-    return x, weight, bias
-
-
-def forward_call(shape, weight_shape, dtype, seed=0, with_bias=True, with_moments=True):
-    x, weight, bias = operands(shape, weight_shape, dtype, seed)
-    n, _, height, width = shape
-    out_channels, _, *kernel = weight_shape
-    y = empty((n, out_channels, height - kernel[0] + 1, width - kernel[1] + 1), dtype)
-    chunks = rows.moments_cover(shape, weight_shape, 0, 1)[0]
-    moments = torch.empty(n, chunks, 3, out_channels) if with_moments else None
-    return Forward(x, weight, bias if with_bias else None, y, moments)
 
 
 @pytest.mark.parametrize(("shape", "weight_shape", "dtype"), CASES, ids=str)
@@ -88,31 +67,6 @@ def test_forward(shape, weight_shape, dtype, form):
             results.append(y.tanh() if tanh else y)
         assert_within_budget(call.y, *results, "y")
         check_moments(call)
-
-
-def check_moments(call):
-    """Of the values as stored, chunk by chunk."""
-    chunks, each, pitch = rows.moments_cover(call.x.shape, call.weight.shape, 0, 1)
-    assert chunks <= cut.MOST_CHUNKS
-    n, channels, height, width = call.y.shape
-    laid = torch.full((n, channels, height, pitch), torch.nan, dtype=torch.float64)
-    laid[..., :width] = call.y.double()
-    laid = F.pad(laid.flatten(2), (0, chunks * each - height * pitch), value=torch.nan)
-    laid = laid.view(n, channels, chunks, each)
-    mean = laid.nanmean(-1).nan_to_num()  # a chunk may be without a pixel
-    m2 = ((laid - mean[..., None]) ** 2).nansum(-1)
-    pixel, less, ours = call.moments.double().permute(2, 0, 3, 1)
-    assert (
-        ((pixel[..., None] == laid) | (laid.isnan().all(-1)[..., None] & (less == 0)[..., None]))
-        .any(-1)
-        .all()
-    )
-    spread = (m2 / each).sqrt()
-    empty = laid.isnan().all(-1)
-    assert ((pixel[..., None] == laid).any(-1) | empty & (pixel == 0)).all()
-    spread = (m2 / each).sqrt()
-    assert ((pixel + less - mean).abs() <= 1e-6 * (spread + less.abs())).all()
-    assert ((ours - m2).abs() <= 2e-6 * (m2 + each * less**2)).all()
 
 
 def test_moments_far_from_zero():
@@ -134,37 +88,6 @@ def test_two_forward_calls_are_each_alone(form):
             assert torch.equal(ours.y, one.y)
             if with_moments:
                 assert torch.equal(ours.moments, one.moments)
-
-
-def weight_call(shape, weight_shape, dtype, seed=0, wide=False, asked=(True, True), tanh=False):
-    """The gradients of a weight and a bias, in float32 if wide."""
-    forward = forward_call(shape, weight_shape, dtype, seed, with_moments=False)
-    grad_y = drawn(forward.y.shape, dtype, seed + 3)
-    y = drawn(forward.y.shape, dtype, seed + 4).tanh() if tanh else None
-    of = torch.float32 if wide else dtype
-    grad_weight = empty(weight_shape, of) if asked[0] else None
-    grad_bias = torch.empty(weight_shape[0], dtype=of) if asked[1] else None
-    work = torch.empty(rows.workspace(grad_y.shape, weight_shape))
-    return OfWeight(grad_y, y, forward.x, grad_weight, grad_bias, work)
-
-
-def derivative(call, wide):
-    """What comes to the convolution's result, in a dtype."""
-    grad = call.grad_y.to(wide)
-    return grad if call.y is None else grad * (1 - call.y.to(wide) ** 2)
-
-
-def check_weight(call, weight_shape):
-    """Against eager PyTorch in the gradients' dtype."""
-    gradients = [g for g in (call.grad_weight, call.grad_bias) if g is not None]
-    plain = []
-    for wide in (gradients[0].dtype, torch.float64):
-        grad = derivative(call, wide)
-        of_weight = torch.nn.grad.conv2d_weight(call.x.to(wide), weight_shape, grad)
-        plain.append((of_weight, grad.sum((0, 2, 3))))
-    for k, ours in enumerate((call.grad_weight, call.grad_bias)):
-        if ours is not None:
-            assert_within_budget(ours, plain[0][k], plain[1][k], ("weight", "bias")[k])
 
 
 @pytest.mark.parametrize(("shape", "weight_shape", "dtype"), CASES, ids=str)
@@ -209,68 +132,6 @@ def test_two_weight_calls_are_each_alone(form):
             assert torch.equal(ours.grad_bias, one.grad_bias)
 
 
-def input_call(shape, weight_shape, dtype, seed=0, tanh=False, norm=None):
-    """The gradient of an image, and the sums of a norm of (act, pad, with all operands)."""
-    _, weight, _ = operands(shape, weight_shape, dtype, seed)
-    n, channels, height, width = shape
-    out_channels, _, *kernel = weight_shape
-    out_shape = (n, out_channels, height - kernel[0] + 1, width - kernel[1] + 1)
-    grad_y = drawn(out_shape, dtype, seed + 3)
-    y = drawn(out_shape, dtype, seed + 4).tanh() if tanh else None
-    if norm is not None:
-        norm = norm_of_input(shape, weight_shape, dtype, seed + 5, *norm)
-    return OfInput(grad_y, y, weight, empty(shape, dtype), norm)
-
-
-def norm_of_input(shape, weight_shape, dtype, seed, act, pad, full):
-    n, channels, height, width = shape
-    inner = (n, channels, height - 2 * pad, width - 2 * pad)
-    x = drawn(inner, dtype, seed, centre=3.0)
-    mean, rstd = (drawn((n, channels, 1, 1), torch.float32, seed + k).flatten(1) for k in (1, 2))
-    rstd = rstd.abs() + 0.5
-    weight, bias, skip = None, None, None
-    if full:
-        weight, bias = (
-            drawn((channels, 1, 1, 1), torch.float32, seed + k).flatten() for k in (3, 4)
-        )
-        skip = drawn((n, channels, height, width), dtype, seed + 5).contiguous()
-        skip = skip[:, :, pad : height - pad, pad : width - pad]
-    chunks = rows.sums_chunks(shape, weight_shape, 0, 1)
-    partial = torch.empty(n, chunks, 2, channels)
-    return NormOfInput(x, mean + 3, rstd, weight, bias, act, 0.2, pad, skip, partial)
-
-
-def check_input(call):
-    plain = [
-        torch.nn.grad.conv2d_input(call.grad_x.shape, call.weight.to(wide), derivative(call, wide))
-        for wide in (call.grad_x.dtype, torch.float64)
-    ]
-    assert_within_budget(call.grad_x, *plain, "x")
-
-
-def check_sums(call):
-    """Of the gradient as stored, chunk by chunk."""
-    norm, pad = call.norm, (call.norm.pad,) * 4
-    d = norm.x.double() - norm.mean.double()[..., None, None]
-    xhat = d * norm.rstd.double()[..., None, None]
-    z = xhat if norm.weight is None else xhat * norm.weight.double()[:, None, None]
-    z = z if norm.bias is None else z + norm.bias.double()[:, None, None]
-    slope = {0: 1.0, 1: 0.0, 2: norm.negative_slope}[norm.act]
-    factor = torch.where(z > 0, 1.0, slope)
-    xhat, factor = (F.pad(t, pad, mode="reflect") for t in (xhat, factor))
-    grad = call.grad_x.double()
-    if norm.skip is not None:
-        grad = grad + F.pad(norm.skip.double(), pad)
-    terms = torch.stack([grad * factor, grad * factor * xhat], 1).flatten(3)
-    chunks = norm.partial.shape[1]
-    assert chunks <= cut.MOST_CHUNKS
-    each = cut.chunks(terms.shape[-1])[1]
-    terms = F.pad(terms, (0, chunks * each - terms.shape[-1]))
-    terms = terms.view(*terms.shape[:3], chunks, each).permute(0, 3, 1, 2, 4)
-    error = (norm.partial.double() - terms.sum(-1)).abs()
-    assert (error <= 2e-6 * terms.abs().sum(-1)).all()
-
-
 @pytest.mark.parametrize(("shape", "weight_shape", "dtype"), CASES, ids=str)
 def test_gradient_of_input(shape, weight_shape, dtype):
     for tanh in (False, True):
@@ -299,3 +160,42 @@ def test_two_input_calls_are_each_alone(norm):
         assert torch.equal(ours.grad_x, one.grad_x)
         if norm is not None:
             assert torch.equal(ours.norm.partial, one.norm.partial)
+
+
+def test_real_tiles_and_chunks(monkeypatch):
+    monkeypatch.undo()
+    assert all(cut.EACH % tiles.positions == 0 for tiles in cut.TILES.values())
+    weight_shape = (256, 256, 3, 3)
+    # One image through each network is a program for each of 132 multiprocessors.
+    assert rows.moments_cover((1, 256, 66, 66), weight_shape, 0, 1) == (33, 128, 66)
+    assert rows.moments_cover((1, 256, 130, 130), weight_shape, 0, 1) == (44, 384, 130)
+    assert rows.sums_chunks((1, 256, 66, 66), weight_shape, 0, 1) == 35
+    assert cut.split((1, 256, 64, 64), weight_shape, cut.TILES[90]) == cut.Split(1, 64, 22, 3)
+    assert cut.split((2, 256, 31, 31), weight_shape, cut.TILES[90]) == cut.Split(2, 32, 11, 3)
+
+
+def test_what_is_refused():
+    x, weight, _ = operands(*TWO, torch.float32)
+    assert rows.why_not(x, weight, 0, 1) is None
+    for arguments, reason in [
+        ((x, weight, 1, 1), "padded already"),
+        ((x, weight, 0, 2), "stride"),
+        ((x.double(), weight, 0, 1), "float64"),
+        ((x, weight[:, :31], 0, 1), "multiples of 16"),
+        ((x, weight[:15], 0, 1), "multiples of 16"),
+        ((x.contiguous(), weight, 0, 1), "channels_last"),
+        ((x, weight.contiguous(), 0, 1), "channels_last"),
+    ]:
+        assert reason in rows.why_not(*arguments)
+    far = torch.empty(1, 16, 2**15, 2**15, device="meta", memory_format=torch.channels_last)
+    assert "1073741824 pixels" in rows.why_not(far, weight, 0, 1)
+    call = forward_call(*TWO, torch.float32)
+    call = call._replace(moments=call.moments[:, 1:])
+    with pytest.raises(ValueError, match="moments must have 2 chunks, got 1"):
+        rows.forward([call], 0, 1, False)
+
+
+def test_what_no_descriptor_can_describe_is_read_by_pointers(monkeypatch):
+    monkeypatch.setattr(cut, "architecture", lambda: 90)
+    memory = torch.zeros(17)
+    assert cut.described(memory[:16]) and not cut.described(memory[:16], memory[1:])

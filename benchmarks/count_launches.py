@@ -19,12 +19,13 @@ import argparse
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import harness
 import least_bytes
 import torch
+from count_triton import in_triton
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -116,6 +117,10 @@ class Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.groups: dict[str, Group] = defaultdict(Group)
+
+    def note(self, group: str, name: str, launches: int, moved: int) -> None:
+        """Note an operation that the dispatcher does not see."""
+        self.groups[group].add(name, launches, moved)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Run the operation, and note it."""
@@ -276,11 +281,17 @@ def _size(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def count(iteration: Callable[[], object]) -> dict[str, Group]:
-    """Count one iteration, after one that sets up what later ones keep."""
+def count(iteration: Callable[[], object], *, triton: bool = False) -> dict[str, Group]:
+    """Count one iteration, after one that sets up what later ones keep.
+
+    Args:
+        iteration: makes one.
+        triton: let Triton's kernels do its convolutions.
+    """
     with _as_on_a_gpu():
         for _ in range(2):
-            with Counter() as counter:
+            counter = Counter()
+            with counter, in_triton(counter.note) if triton else nullcontext():
                 iteration()
     return counter.groups
 
@@ -332,10 +343,13 @@ def main() -> None:
         "ours bf16, each pass alone": OursIteration(
             "bf16", graph=False, images=images, merge="off"
         ),
+        "ours bf16, convolutions in Triton": OursIteration(
+            "bf16", graph=False, images=images, pair="on"
+        ),
     }
     record: dict[str, dict] = {}
     for contender, iteration in contenders.items():
-        groups = count(iteration)
+        groups = count(iteration, triton="Triton" in contender)
         record[contender] = {
             "launches": sum(g.launches for g in groups.values()),
             "gigabytes": round(sum(g.bytes for g in groups.values()) / 1e9, 3),

@@ -7,11 +7,12 @@ gradient of a weight two (sums of splits, and their sum); two calls that are ali
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from unittest import mock
 
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from cyclegan_fast import backend
 from cyclegan_fast.fusion import hand_conv
@@ -39,18 +40,14 @@ def in_triton(note: Note) -> Iterator[None]:
     def launch(calls: Sequence[into.Call]) -> None:
         for part, (launches, moved) in _parts(calls).items():
             note("convolutions", part, launches, moved)
-        for call in calls:
-            _written(call).zero_()
+        _zero(map(_written, calls))
 
     def do(call: norms.Call, *beside: norms.Call) -> None:
         if not call.name.endswith("finish"):
             return plain(call, *beside)
         both = [call, *beside]
         note("norms", call.name, 1, sum(_size(*c.read, *c.written) for c in both))
-        for each in both:
-            for written in each.written:
-                if written is not None:
-                    written.zero_()
+        _zero(written for each in both for written in each.written if written is not None)
         return None
 
     plain = norms.Call.do
@@ -67,7 +64,7 @@ def in_triton(note: Note) -> Iterator[None]:
 
 def _parts(calls: Sequence[into.Call]) -> dict[str, tuple[int, int]]:
     """Launches and bytes of one call, or of two in the same launches, by part."""
-    direction, found = calls[0].direction, {"": 0, "left for norms": 0, "sum of splits": 0}
+    direction, found = calls[0].direction, {"": 0, "left for norms": 0, "split sums": 0}
     for call in calls:
         operands = call.operands
         if direction == "forward":
@@ -81,15 +78,21 @@ def _parts(calls: Sequence[into.Call]) -> dict[str, tuple[int, int]]:
                 )
         else:
             found[""] += _size(operands.grad_y, operands.y, operands.x)
-            found[""] += _size(operands.workspace)
-            written = _size(operands.grad_weight, operands.grad_bias)
-            found["sum of splits"] += _size(operands.workspace) + written
-    launches = {"": 1, "left for norms": 0, "sum of splits": 1}
+            found[""] += _size(operands.grad_weight, operands.grad_bias)
+            found["split sums"] += 2 * _size(operands.workspace)  # written and read
+    launches = {"": 1, "left for norms": 0, "split sums": 1}
     return {
         f"{NAMES[direction]} {part}".strip(): (launches[part], moved)
         for part, moved in found.items()
         if moved
     }
+
+
+def _zero(written: Iterable[Tensor]) -> None:
+    """Write something, uncounted."""
+    with _disable_current_modes():
+        for tensor in written:
+            tensor.zero_()
 
 
 def _written(call: into.Call) -> Tensor:

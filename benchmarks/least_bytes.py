@@ -98,6 +98,56 @@ def least(size: int, batch: int) -> dict[str, tuple[int, int]]:
     return {group: (launches, moved) for group, (launches, moved) in total.items()}
 
 
+def least_beside_norms(size: int, batch: int) -> dict[str, tuple[int, int]]:
+    """Return the same where passes are joined, and convolutions leave norms' statistics and sums.
+
+    So a norm's kernel reads its input once each way. A generator runs twice and a discriminator
+    once, on all pictures of their kind, and each weight's gradient is taken once.
+    """
+    total: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+
+    def kernel(group: str, moved: int) -> None:  # of A and of B, side by side
+        total[group][0] += 1
+        total[group][1] += 2 * moved
+
+    g, d = generator(size), discriminator(size)
+    # The network; pictures of a pass, those whose gradient counts, those of the weights' gradients.
+    for layers, passes in ((g, ((2, 0, 2), (1, 1, 1))), (d, ((3, 1, 2),))):
+        for images, of_picture, _ in passes:
+            _joined_pass(kernel, layers, batch * images, batch * of_picture)
+        learned = batch * sum(weights for *_, weights in passes)
+        for layer in layers:
+            images = learned * (layer.out + layer.padded_in) * HALF
+            kernel("convolutions", images + layer.weight * FULL)
+        parameters = sum(layer.weight + layer.channels for layer in layers)
+        kernel("optimisers", parameters * (7 * FULL + HALF))
+    picture = batch * 3 * size**2 * HALF
+    total["losses"] = [1, 18 * picture]
+    return {group: (launches, moved) for group, (launches, moved) in total.items()}
+
+
+def _joined_pass(kernel, layers, n: int, of_picture: int) -> None:
+    before: Layer | None = None
+    for i, layer in enumerate(layers):
+        following = layers[i + 1] if i + 1 < len(layers) else None
+        x, y = n * layer.padded_in * HALF, n * layer.out * HALF
+        weight = layer.weight * HALF
+        kernel("convolutions", x + weight + y)
+        padded = n * following.padded_in * HALF if following else y
+        residual = y if layer.adds else 0
+        if layer.norm:
+            kernel("norms", y + residual + padded)
+            kernel("norms", padded + 2 * residual + y + y)
+        elif following is not None:
+            kernel("norms", padded + 2 * y)
+        if before is not None:
+            read = before.out * n * HALF if before.norm else 0  # for the sums
+            kernel("convolutions", y + weight + x + read)
+        elif of_picture:
+            kernel("convolutions", (y + x) // n * of_picture + weight)
+        before = layer
+
+
 def _pass(kernel, layers, n: int, picture: bool, weights: bool, accumulate: bool) -> None:
     for i, layer in enumerate(layers):
         following = layers[i + 1] if i + 1 < len(layers) else None

@@ -18,7 +18,8 @@ from cyclegan_fast.ops.reflect_conv2d import into, table
 from cyclegan_fast.training.arrangement import Arrangement
 from cyclegan_fast.training.beside import beside
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "interpreter")]
+import interpreter  # noqa: E402
 from hand_walks import FORMATS, by_autograd, pictures, prepared, walk_of  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not _triton.INTERPRETED, reason="interpreted, on the CPU")
@@ -36,7 +37,7 @@ def in_triton():
         names = table.TRITON if found is None else (found,)
         return next(name for name in names if table.why_not(name, layer) is None)
 
-    with table.choosing(first_that_serves):
+    with table.choosing(first_that_serves), interpreter.big_tiles():
         yield
 
 

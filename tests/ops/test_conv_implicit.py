@@ -67,7 +67,12 @@ def test_in_float32(case, layout):
 
 
 @pytest.mark.parametrize(
-    ("case", "dtype"), [(CASES[1], torch.bfloat16), (CASES[2], torch.float16)], ids=str
+    ("case", "dtype"),
+    [
+        (((1, 3, 6, 4), (2, 3, 3, 3), 1, 2, False), torch.bfloat16),
+        (((2, 2, 5, 4), (3, 2, 4, 4), 1, 1, True), torch.float16),
+    ],
+    ids=str,
 )
 def test_in_16_bits_and_alone(case, dtype):
     tested = layer(case, dtype, weight_layout=FORMATS[0], alone=True)
@@ -78,7 +83,7 @@ def test_in_16_bits_and_alone(case, dtype):
 
 
 def test_tanh_in_float32():
-    tested = layer(CASES[1])
+    tested = layer(((1, 3, 5, 6), (17, 3, 2, 2), 1, 2, False))
     tested.check_forward(tanh=True)
     tested.check_gradient_of_input(tanh=True)
     tested.check_gradient_of_weight(tanh=True)

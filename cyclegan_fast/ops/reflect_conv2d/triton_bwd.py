@@ -114,7 +114,7 @@ def reflect_conv2d_bwd_kernel(
             there = mask_p & there_h & there_w
             tap_h = _first_tap(side_h, top, height, PAD, STRIDE)
             tap_w = _first_tap(side_w, left, width, PAD, STRIDE)
-            row, column = (padded_h - tap_h) // STRIDE, (padded_w - tap_w) // STRIDE
+            row, column = padded_h // STRIDE, padded_w // STRIDE  # of the window by the first tap
             taps_h = (KH - tap_h + STRIDE - 1) // STRIDE
             taps_w = (KW - tap_w + STRIDE - 1) // STRIDE
             steps = tl.where(any_h & any_w, taps_h * taps_w * blocks, 0)

@@ -82,11 +82,13 @@ def passed(net, x, **how):
     return outputs, of_pictures, gradients(net), upstream
 
 
-@pytest.mark.parametrize("again", [True, False])
-@pytest.mark.parametrize("kind", ["resnet", "zero padding", "patch"])
+@pytest.mark.parametrize(
+    ("kind", "again"), [("resnet", False), ("zero padding", True), ("patch", False)]
+)
 def test_all_that_a_network_gives(kind, again, monkeypatch):
     plain, net = (n.float() for n in prepared(kind, FORMATS[1]))
-    x = pictures((16, 20), (16, 20), (16, 20), dtype=torch.float32)
+    size = (16, 20) if kind == "patch" else (8, 12)
+    x = pictures(size, size, size, dtype=torch.float32)
     done = Done(monkeypatch)
     with backend.use_backend("triton"):
         outputs, of_pictures, of_parameters, upstream = passed(net, x, again=again)
@@ -118,31 +120,27 @@ def test_two_networks_share_every_launch(monkeypatch):
         for parameter in net.parameters():
             torch.nn.init.normal_(parameter, 0.05, 0.4)
         nets.append(net)
-    x = pictures((12, 16), (12, 16), (12, 16), dtype=torch.float32)
+    (x,) = pictures((8, 12), dtype=torch.float32)
+    part = [Part(x, True, True)]
+
+    def alone_or_beside(how):
+        walks = [walk_of(net, x, 1) for net in nets]
+        made = how(*(walk.forward(part) for walk in walks))
+        of_pictures = how(
+            *(w.backward(m, [m.outputs[0] * 2]) for w, m in zip(walks, made, strict=True))
+        )
+        outputs = [m.outputs[0] for m in made]
+        return [*outputs, *(picture for (picture,) in of_pictures)], [*map(gradients, nets)]
+
     with backend.use_backend("triton"):
-        expected = [passed(net, x) for net in nets]
+        expected = alone_or_beside(lambda *steps: [alone(each) for each in steps])
         done = Done(monkeypatch)
         aside = Arrangement(torch.device("cpu"), ordered=False, merge=True, pair=True)
-        walks = [walk_of(net, x[0], 3) for net in nets]
-        first = [Part(x[0], True, False), Part(x[1], True, False)]
-        made = beside(aside, *(walk.forward(first) for walk in walks))
-        again = beside(aside, *(walk.forward([Part(x[2], True, True)]) for walk in walks))
-        upstream = [each[3] for each in expected]
-        found = beside(
-            aside,
-            *(w.backward(a, u[2:]) for w, a, u in zip(walks, again, upstream, strict=True)),
-        )
-        beside(
-            aside, *(w.backward(m, u[:2]) for w, m, u in zip(walks, made, upstream, strict=True))
-        )
-    for net, (outputs, of_pictures, of_parameters, _), m, a, picture in zip(
-        nets, expected, made, again, found, strict=True
-    ):
-        for ours, theirs in zip([*m.outputs, *a.outputs], outputs, strict=True):
-            assert torch.equal(ours, theirs)
-        assert torch.equal(picture[0], of_pictures[0])
-        for name, gradient in gradients(net).items():
-            assert gradient is None or torch.equal(gradient, of_parameters[name]), name
+        found = alone_or_beside(lambda *steps: beside(aside, *steps))
+    assert all(map(torch.equal, found[0], expected[0]))
+    for ours, theirs in zip(found[1], expected[1], strict=True):
+        for name, gradient in ours.items():
+            assert gradient is None or torch.equal(gradient, theirs[name]), name
     convolutions = {key: n for key, n in done.names.items() if "reflect" in key[0]}
     assert convolutions and all(at_once == 2 for _, at_once in convolutions)
 

@@ -200,7 +200,8 @@ def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> 
             BLOCK_W=split.width,
             BLOCK_O=block_o,
             BLOCK_C=block_c,
-            **operands.resources(tiles.warps, tiles.stages),
+            # The bias's sums pass shared memory too: on sm_120 there is none beside four stages.
+            **operands.resources(tiles.warps, tiles.stages - (a.grad_bias is not None)),
         )
         _sum(calls, split.splits)
 

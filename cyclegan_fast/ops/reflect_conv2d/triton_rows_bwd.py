@@ -172,8 +172,9 @@ def _product(
         i, j = u - tap // KW, v - tap % KW
         there = (i >= 0) & (i < out_height) & (j >= 0) & (j < out_width)
         shift = (tap // KW * out_width + tap % KW).to(tl.int64)
-        source = windows + (o - shift * out_channels)
-        a = derivative(grad_y_ptr, y_ptr, source, there[:, None], TANH)
+        back = o - shift * out_channels
+        own = y_ptr + back if TANH else y_ptr
+        a = derivative(grad_y_ptr + back, own, windows, there[:, None], TANH)
         b = tl.load(weight_ptr + (o * row + tap * channels) + filters)
         total = tl.dot(a, b, total, input_precision=PRECISION)
     return total

@@ -186,7 +186,7 @@ MUTANTS = [
     Mutant("both calls' descriptors are read", ROWS["fwd"], "other_steps = of_call(0, steps)",
            "other_steps = of_call(steps, steps)"),
     Mutant("every chunk has the first one's tiles", ROWS["fwd"],
-           "first = (chunk * TILES + tile) * BLOCK_P", "first = (chunk + tile) * BLOCK_P"),
+           "first = (chunk * tiles + tile) * BLOCK_P", "first = (chunk + tile) * BLOCK_P"),
     Mutant("the second call has the first one's moments", ROWS["fwd"],
            "of_call(moments_ptr, other_moments_ptr)", "of_call(moments_ptr, moments_ptr)"),
     Mutant("windows above the image are read", ROWS["bwd"], "there = (i >= 0) & ",

@@ -91,6 +91,7 @@ def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> 
             b.y,
             b.moments,
             chunks,
+            each // block_p,
             height,
             width,
             channels,
@@ -102,7 +103,6 @@ def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> 
             KH=kernel[0],
             KW=kernel[1],
             PRECISION=operands.precision(a.x),
-            TILES=each // block_p,
             BLOCK_P=block_p,
             BLOCK_O=block_o,
             BLOCK_C=block_c,
@@ -132,6 +132,7 @@ def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> No
         reflect_conv2d_rows_bwd_kernel[(n * chunks * (channels // block_c), len(calls))](
             *(t for c in (a, b) for t in (c.grad_y, c.y, c.weight, c.grad_x)),
             chunks,
+            each // block_p,
             height,
             width,
             channels,
@@ -143,7 +144,6 @@ def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> No
             KH=kernel[0],
             KW=kernel[1],
             PRECISION=operands.precision(a.grad_x),
-            TILES=each // block_p,
             BLOCK_P=block_p,
             BLOCK_C=block_c,
             BLOCK_O=cut.side(out_channels, tiles.inner),
@@ -200,7 +200,8 @@ def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> 
             BLOCK_W=split.width,
             BLOCK_O=block_o,
             BLOCK_C=block_c,
-            **operands.resources(tiles.warps, tiles.stages),
+            # The bias's sums pass shared memory too: on sm_120 there is none beside four stages.
+            **operands.resources(tiles.warps, tiles.stages - (a.grad_bias is not None)),
         )
         _sum(calls, split.splits)
 

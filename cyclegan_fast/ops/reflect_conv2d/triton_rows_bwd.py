@@ -26,6 +26,7 @@ def reflect_conv2d_rows_bwd_kernel(
     other_weight_ptr,
     other_grad_x_ptr,
     chunks,  # of an image
+    tiles,  # in a chunk
     height,
     width,
     channels,
@@ -59,7 +60,6 @@ def reflect_conv2d_rows_bwd_kernel(
     KH: tl.constexpr,
     KW: tl.constexpr,
     PRECISION: tl.constexpr,
-    TILES: tl.constexpr,  # in a chunk
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_O: tl.constexpr,
@@ -79,8 +79,8 @@ def reflect_conv2d_rows_bwd_kernel(
             y_ptr = of_call(y_ptr, other_y_ptr)
         weight_ptr = of_call(weight_ptr, other_weight_ptr)
     first, second = tl.zeros((BLOCK_C,), tl.float32), tl.zeros((BLOCK_C,), tl.float32)
-    for tile in range(TILES):
-        offs_p = (chunk * TILES + tile) * BLOCK_P + tl.arange(0, BLOCK_P)
+    for tile in range(tiles):
+        offs_p = (chunk * tiles + tile) * BLOCK_P + tl.arange(0, BLOCK_P)
         u, v = offs_p // width, offs_p % width
         mask_p = u < height
         total = _product(
@@ -172,8 +172,9 @@ def _product(
         i, j = u - tap // KW, v - tap % KW
         there = (i >= 0) & (i < out_height) & (j >= 0) & (j < out_width)
         shift = (tap // KW * out_width + tap % KW).to(tl.int64)
-        source = windows + (o - shift * out_channels)
-        a = derivative(grad_y_ptr, y_ptr, source, there[:, None], TANH)
+        back = o - shift * out_channels
+        own = y_ptr + back if TANH else y_ptr
+        a = derivative(grad_y_ptr + back, own, windows, there[:, None], TANH)
         b = tl.load(weight_ptr + (o * row + tap * channels) + filters)
         total = tl.dot(a, b, total, input_precision=PRECISION)
     return total

@@ -28,6 +28,7 @@ def reflect_conv2d_rows_fwd_kernel(
     other_y_ptr,
     other_moments_ptr,
     chunks,  # of an image
+    tiles,  # in a chunk
     height,
     width,
     channels,
@@ -40,7 +41,6 @@ def reflect_conv2d_rows_fwd_kernel(
     KH: tl.constexpr,
     KW: tl.constexpr,
     PRECISION: tl.constexpr,
-    TILES: tl.constexpr,  # in a chunk
     BLOCK_P: tl.constexpr,
     BLOCK_O: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -64,8 +64,8 @@ def reflect_conv2d_rows_fwd_kernel(
     origin = tl.zeros((BLOCK_O,), tl.float32)
     mean, m2 = tl.zeros_like(origin), tl.zeros_like(origin)
     count = 0.0
-    for tile in range(TILES):
-        first = (chunk * TILES + tile) * BLOCK_P
+    for tile in range(tiles):
+        first = (chunk * tiles + tile) * BLOCK_P
         offs_p = first + tl.arange(0, BLOCK_P)
         i, j = offs_p // width, offs_p % width
         mask_p = (i < out_height) & (j < out_width)

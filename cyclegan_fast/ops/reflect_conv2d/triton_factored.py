@@ -18,6 +18,7 @@ from torch import Tensor
 from triton.runtime.driver import driver
 
 from cyclegan_fast.ops import _triton
+from cyclegan_fast.ops.reflect_conv2d import triton_factored_plan as plan
 from cyclegan_fast.ops.reflect_conv2d import triton_operands as operands
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
 from cyclegan_fast.ops.reflect_conv2d.triton_beside import left
@@ -34,12 +35,6 @@ from cyclegan_fast.ops.reflect_conv2d.triton_factored_wide import (
 MOST_THIN = 4  # channels
 LEAST_WIDE, MOST_WIDE = 16, 64
 LEAST_ROWS, MOST_ROWS, MOST_COLUMNS = 5, 7, 8  # of the kernel
-LEAST = 16  # tl.dot's smallest side
-MOST_CHUNKS = 64  # of an image: a norm reads the moments or sums of all in each of its programs
-SUM_BLOCK = 1024  # elements of a gradient that one program adds up
-SPLITS = 128  # wanted of the weight's gradient: about one for each multiprocessor
-SUM_PROGRAMS = 256  # wanted of results of few channels: two for each multiprocessor
-LEAST_SUM_ROWS, MOST_SUM_ROWS = 8, 32  # rows of such a tile, besides the KH - 1 that are read twice
 
 
 class _Sum(NamedTuple):
@@ -48,22 +43,6 @@ class _Sum(NamedTuple):
     weight: Tensor
     bias: Tensor | None
     y: Tensor  # of few channels, written
-
-
-class Tiles(NamedTuple):
-    """What programs make at once, by an element's bytes."""
-
-    channels: int  # of a result of many channels
-    sum_pixels: int  # of a row, for a result of few channels
-    sum_inner: int  # channels that it is summed over at once, unless rolled
-    weight_pixels: int  # of a row, that the weight's gradient is summed over at once
-    weight_channels: int
-    weight_rows: int  # of the kernel
-
-
-WIDE_HEIGHT, WIDE_WIDTH = 4, 64  # pixels of a tile of many channels
-TILES = {2: Tiles(64, 64, 32, 32, 64, 8), 4: Tiles(32, 64, 16, 32, 32, 2)}
-WARPS, SUM_WARPS = 8, 4
 
 
 def why_not(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
@@ -99,8 +78,8 @@ def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> 
         sums = [_Sum(call.x, call.x, call.weight, call.bias, call.y) for call in calls]
         _sum(sums, padding, tanh=tanh)
         return
-    rows, chunks = _rows_of_chunk(y.shape)
-    block_o = _block(y.shape[1], TILES[x.element_size()].channels)
+    rows, chunks = plan.rows_of_chunk(y.shape[2])
+    block_o = plan.block(y.shape[1], plan.TILES[x.element_size()].channels)
     programs = len(x) * chunks * triton.cdiv(y.shape[1], block_o)
     with _triton.on(x):
         reflect_conv2d_factored_fwd_kernel[(programs, len(calls))](
@@ -110,10 +89,10 @@ def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> 
             *_triton.strides(y),
             *operands.weight_strides(weight),
             chunks,
-            rows * triton.cdiv(y.shape[3], _tile_width(y.shape)),
+            rows * triton.cdiv(y.shape[3], plan.tile_width(y.shape[3])),
             TANH=tanh,
             BLOCK_O=block_o,
-            **_options(x, x.shape[1], weight, padding, y.shape),
+            **_options(x, x.shape[1], weight, padding, y.shape[3]),
         )
 
 
@@ -127,15 +106,15 @@ def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> No
         if norm is not None:
             raise ValueError("reflect_conv2d: an image of few channels has been made by no norm")
         sums = [
-            _Sum(c.grad_y, c.grad_y if y is None else c.y, c.weight, None, c.grad_x) for c in calls
+            _Sum(c.grad_y, operands.either(c.y, c.grad_y), c.weight, None, c.grad_x) for c in calls
         ]
         _sum(sums, padding, turned=True, derivative=y is not None)
         return
     n, channels, height, width = grad_x.shape
-    count, chunks = _tiles_of_chunk(grad_x.shape)
-    most = TILES[grad_x.element_size()].channels
+    count, chunks = plan.tiles_of_chunk(height, width)
+    most = plan.TILES[grad_x.element_size()].channels
     # Mirror images take the registers of half the channels.
-    block_c = _block(channels, most if padding == 0 else most // 2)
+    block_c = plan.block(channels, most if padding == 0 else most // 2)
     norms = [call.norm for call in calls]
     with _triton.on(grad_x):
         reflect_conv2d_factored_bwd_kernel[
@@ -152,7 +131,7 @@ def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> No
             **left([None], norms, chunks),
             TANH=y is not None,
             BLOCK_C=block_c,
-            **_options(grad_x, grad_y.shape[1], weight, padding, grad_x.shape),
+            **_options(grad_x, grad_y.shape[1], weight, padding, width),
         )
 
 
@@ -169,9 +148,9 @@ def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> 
     strides = (0, 0, 0)
     if grad_weight is not None:
         strides = _weight_strides(grad_weight, few_results)
-    tiles = TILES[x.element_size()]
-    rows, splits = _splits(grad_y.shape, (out_channels, channels, *kernel), tiles.weight_pixels)
-    block_c = _block(many.shape[1], tiles.weight_channels)
+    tiles = plan.TILES[x.element_size()]
+    rows, splits = plan.splits(grad_y.shape, (out_channels, channels, *kernel), tiles.weight_pixels)
+    block_c = plan.block(many.shape[1], tiles.weight_channels)
     block_r = min(tiles.weight_rows, _triton.power_of_two(kernel[0]))
     groups = 1 if grad_weight is None else triton.cdiv(kernel[0], block_r)
     if grad_weight is not None or not few_results:
@@ -200,55 +179,46 @@ def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> 
             BLOCK_P=tiles.weight_pixels,
             BLOCK_C=block_c,
             BLOCK_R=block_r,
-            SPAN=_side(kernel[1] * few.shape[1]),
+            SPAN=plan.side(kernel[1] * few.shape[1]),
             SLOTS=_triton.power_of_two(few.shape[1]),
-            **operands.resources(WARPS, 1),
+            **operands.resources(plan.WARPS, 1),
         )
         elements = [0 if g is None else g.numel() for g in (grad_weight, grad_bias)]
-        block = SUM_BLOCK
-        first, last = (
-            [call.workspace if g is None else g for g in (call.grad_weight, call.grad_bias)]
-            for call in (calls[0], calls[-1])
-        )
-        reflect_conv2d_sum_kernel[(triton.cdiv(sum(elements), block), len(calls))](
-            calls[0].workspace,
-            *first,
-            splits,
-            *elements,
-            BLOCK=block,
-            other_partial_ptr=calls[-1].workspace,
-            other_weight_ptr=last[0],
-            other_bias_ptr=last[1],
+        reflect_conv2d_sum_kernel[(triton.cdiv(sum(elements), plan.SUM_BLOCK), len(calls))](
+            *_sums(calls[0]), splits, *elements, plan.SUM_BLOCK, *_sums(calls[-1])
         )
 
 
-def workspace(out_shape: Sequence[int], weight_shape: Sequence[int]) -> int:
+def _sums(call: OfWeight) -> tuple[Tensor, ...]:
+    partial = call.workspace
+    return (
+        partial,
+        operands.either(call.grad_weight, partial),
+        operands.either(call.grad_bias, partial),
+    )
+
+
+def workspace(out_shape: torch.Size, weight_shape: torch.Size) -> int:
     """Return the float32 elements that one call of gradient_of_weight needs."""
     elements = weight_shape[0] * (1 + weight_shape[1] * weight_shape[2] * weight_shape[3])
     return elements * max(
-        _splits(out_shape, weight_shape, t.weight_pixels)[1] for t in TILES.values()
+        plan.splits(out_shape, weight_shape, t.weight_pixels)[1] for t in plan.TILES.values()
     )
 
 
 def moments_cover(
-    x_shape: Sequence[int], weight_shape: Sequence[int], padding: int, stride: int
+    x_shape: torch.Size, weight_shape: torch.Size, padding: int, stride: int
 ) -> tuple[int, int, int]:
     """Return chunks, each and pitch of the moments of one image, see beside_norm.Moments."""
-    del stride
-    height, width = (
-        size + 2 * padding - side + 1
-        for size, side in zip(x_shape[2:], weight_shape[2:], strict=True)
-    )
-    rows, chunks = _rows_of_chunk((x_shape[0], weight_shape[0], height, width))
-    return chunks, rows * WIDE_HEIGHT * width, width
+    height, width = operands.windows(x_shape, weight_shape, padding, stride)
+    rows, chunks = plan.rows_of_chunk(height)
+    return chunks, rows * plan.WIDE_HEIGHT * width, width
 
 
-def sums_chunks(
-    x_shape: Sequence[int], weight_shape: Sequence[int], padding: int, stride: int
-) -> int:
+def sums_chunks(x_shape: torch.Size, weight_shape: torch.Size, padding: int, stride: int) -> int:
     """Return the chunks of the sums of one image, see beside_norm.NormOfInput."""
     del weight_shape, padding, stride
-    return _tiles_of_chunk(x_shape)[1]
+    return plan.tiles_of_chunk(*x_shape[2:])[1]
 
 
 def _sum(
@@ -261,11 +231,10 @@ def _sum(
     x, _, weight, _, y = calls[0]
     n, thin, height, width = y.shape
     channels = x.shape[1]
-    tiles = TILES[x.element_size()]
+    tiles = plan.TILES[x.element_size()]
     block_w = tiles.sum_pixels
     strips = triton.cdiv(width, block_w - weight.shape[3] + 1)
-    wanted = triton.cdiv(n * strips * height, SUM_PROGRAMS)
-    rows = min(max(wanted, LEAST_SUM_ROWS), MOST_SUM_ROWS)
+    rows = plan.rows_of_sum(n * strips, height)
     slots = _triton.power_of_two(thin)
     with _triton.on(x):
         rolled = not turned and _rolls(x)
@@ -288,10 +257,10 @@ def _sum(
             PRECISION=operands.precision(x),
             BLOCK_W=block_w,
             ROLLED=rolled,
-            BLOCK_C=_side(channels) if rolled else tiles.sum_inner,
-            TAPS=max(_triton.power_of_two(weight.shape[3]), LEAST // slots),
+            BLOCK_C=plan.side(channels) if rolled else tiles.sum_inner,
+            TAPS=max(_triton.power_of_two(weight.shape[3]), plan.LEAST // slots),
             SLOTS=slots,
-            **operands.resources(SUM_WARPS, 2),
+            **operands.resources(plan.SUM_WARPS, 2),
         )
 
 
@@ -302,20 +271,18 @@ def _rolls(x: Tensor) -> bool:
     return _triton.INTERPRETED or driver.active.get_current_target().arch // 10 == 9
 
 
-def _options(
-    x: Tensor, thin: int, weight: Tensor, padding: int, shape: Sequence[int]
-) -> dict[str, Any]:
-    """Return what the kernels of results of many channels share; shape is such a result's."""
+def _options(x: Tensor, thin: int, weight: Tensor, padding: int, width: int) -> dict[str, Any]:
+    """Return what the kernels of results of many channels share, such a result being so wide."""
     return {
         "THIN": thin,
         "PAD": padding,
         "KH": weight.shape[2],
         "KW": weight.shape[3],
         "PRECISION": operands.precision(x),
-        "BLOCK_H": WIDE_HEIGHT,
-        "BLOCK_W": _tile_width(shape),
-        "SPAN": _side(weight.shape[3] * thin),
-        **operands.resources(WARPS, 1),
+        "BLOCK_H": plan.WIDE_HEIGHT,
+        "BLOCK_W": plan.tile_width(width),
+        "SPAN": plan.side(weight.shape[3] * thin),
+        **operands.resources(plan.WARPS, 1),
     }
 
 
@@ -333,42 +300,3 @@ def _weight_strides(weight: Tensor, few_results: bool) -> tuple[int, int, int]:
 def _both(calls: Sequence[Any], *names: str) -> list[Any]:
     """Return the operands of those names, of the first call and of the last, in turns."""
     return [getattr(call, name) for name in names for call in (calls[0], calls[-1])]
-
-
-def _splits(out_shape: Sequence[int], weight_shape: Sequence[int], block_p: int) -> tuple[int, int]:
-    """Return the rows of a split of the weight's gradient, and the number of splits."""
-    n, _, down, across = out_shape
-    if weight_shape[0] < weight_shape[1]:  # few results: summed over the padded image
-        down, across = down + weight_shape[2] - 1, across + weight_shape[3] - 1
-    strips = triton.cdiv(across, block_p)
-    rows = triton.cdiv(n * down, max(1, min(SPLITS // strips, n * down)))
-    return rows, strips * triton.cdiv(n * down, rows)
-
-
-def _tile_width(shape: Sequence[int]) -> int:
-    """Return the columns of a tile of a result of many channels."""
-    least = LEAST // WIDE_HEIGHT
-    return max(least, min(WIDE_WIDTH, _triton.power_of_two(shape[3])))
-
-
-def _rows_of_chunk(shape: Sequence[int]) -> tuple[int, int]:
-    """Return the rows of tiles in a chunk of an image, and the chunks of an image."""
-    down = triton.cdiv(shape[2], WIDE_HEIGHT)
-    rows = triton.cdiv(down, MOST_CHUNKS)
-    return rows, triton.cdiv(down, rows)
-
-
-def _tiles_of_chunk(shape: Sequence[int]) -> tuple[int, int]:
-    """Return the same of chunks that need not be whole rows: the tiles in one."""
-    tiles = triton.cdiv(shape[2], WIDE_HEIGHT) * triton.cdiv(shape[3], _tile_width(shape))
-    count = triton.cdiv(tiles, MOST_CHUNKS)
-    return count, triton.cdiv(tiles, count)
-
-
-def _block(channels: int, most: int) -> int:
-    return min(most, _side(channels))
-
-
-def _side(n: int) -> int:
-    """Return the side of a tile that covers n, as far as tl.dot takes it."""
-    return max(LEAST, _triton.power_of_two(n))

@@ -102,13 +102,9 @@ def reflect_conv2d_factored_sum_kernel(
         way = way * weight_stride_t
         pixels_ptr = x_ptr + v.to(tl.int64) * x_stride_p
         acts_ptr = act_ptr + v.to(tl.int64) * x_stride_p
-        filters, rolling = (), ()
         if ROLLED:
-            for r in tl.static_range(KH):
-                filter = _filter(filters_ptr + r * way, known, offs_c, channels, weight_stride_many)
-                filters = filters + (filter,)
-            for _r in tl.static_range(KH - 1):
-                rolling = rolling + (zero,)
+            filters = _filters(filters_ptr, way, known, offs_c, channels, weight_stride_many, KH)
+            rolling = _begun(zero, KH)
         for q in range(top if ROLLED else top + KH - 1, top + steps):
             if ROLLED:
                 x = _row(
@@ -129,12 +125,7 @@ def reflect_conv2d_factored_sum_kernel(
                     PAD,
                     KH,
                 )
-                # The oldest row first: its sum is done, and its registers are the first to be free.
-                done = tl.dot(x, filters[0], rolling[0], input_precision=PRECISION)
-                made = ()
-                for r in tl.static_range(1, KH - 1):
-                    made = made + (tl.dot(x, filters[r], rolling[r], input_precision=PRECISION),)
-                rolling = made + (tl.dot(x, filters[KH - 1], input_precision=PRECISION),)
+                done, rolling = _rolled(x, filters, rolling, KH, PRECISION)
             else:
                 done = zero
                 blocks = tl.cdiv(channels, BLOCK_C)
@@ -218,6 +209,39 @@ def _filter(filter_ptr, known, channel, channels, stride):
     source = (channel.to(tl.int64) * stride)[:, None]
     mask = (channel < channels)[:, None] & known[None, :]
     return tl.load(filter_ptr[None, :] + source, mask=mask, other=0)
+
+
+# Numbers of tensors are compiled for, here too: these grow tuples, which a checker of types refuses
+# in functions that have any annotation.
+@triton.jit
+def _filters(filter_ptr, way, known, channel, channels, stride, KH):
+    """Weights of all rows of the kernel, the last first."""
+    filters = ()
+    for r in tl.static_range(KH):
+        filters = filters + (_filter(filter_ptr + r * way, known, channel, channels, stride),)
+    return filters
+
+
+@triton.jit
+def _begun(zero, KH):
+    """KH - 1 rows of t that nothing has been added to."""
+    rolling = ()
+    for _r in tl.static_range(KH - 1):
+        rolling = rolling + (zero,)
+    return rolling
+
+
+@triton.jit
+def _rolled(x, filters, rolling, KH, PRECISION):
+    """The row of t that a row of x finishes, and those that it leaves, the oldest first.
+
+    In this order, for what is finished first frees its registers first.
+    """
+    done = tl.dot(x, filters[0], rolling[0], input_precision=PRECISION)
+    left = ()
+    for r in tl.static_range(1, KH - 1):
+        left = left + (tl.dot(x, filters[r], rolling[r], input_precision=PRECISION),)
+    return done, left + (tl.dot(x, filters[KH - 1], input_precision=PRECISION),)
 
 
 @triton.jit

@@ -35,6 +35,7 @@ from cyclegan_fast.ops.instance_norm_act import triton_kernels as norm
 from cyclegan_fast.ops.l1_loss import triton_kernels as l1
 from cyclegan_fast.ops.lsgan_loss import triton_kernels as lsgan
 from cyclegan_fast.ops.pool_exchange import triton_kernels as pool
+from cyclegan_fast.ops.reflect_conv2d import triton_factored as factored
 from cyclegan_fast.ops.reflect_conv2d import triton_implicit as implicit
 from cyclegan_fast.ops.reflect_conv2d import triton_kernels as conv
 from cyclegan_fast.ops.reflect_conv2d import triton_transposed as transposed
@@ -226,7 +227,10 @@ def _convolutions(dtype: torch.dtype, layout: Any, recorder: _Recorder) -> None:
     try:
         for tf32 in (False, True) if dtype == torch.float32 else (False,):
             torch.backends.cudnn.allow_tf32 = tf32
-            for what, launch in _convolution_launches(dtype, layout, tf32):
+            launches = list(_convolution_launches(dtype, layout, tf32))
+            if layout is torch.channels_last:
+                launches += _factored_launches(dtype)
+            for what, launch in launches:
                 names = str(dtype)[6:], str(layout)[6:], what
                 recorder.purpose = " ".join(names) + ", TF32" * tf32
                 launch()
@@ -307,6 +311,34 @@ def _one_layers_launches(
     yield f"{what}, sums", partial(module.gradient_of_input, of_input, padding, stride, **options)
     of_weight = [OfWeight(y, None, x, weight.float(), bias.float(), work)] * 2
     yield what, partial(module.gradient_of_weight, of_weight, padding, stride, **options)
+
+
+def _factored_launches(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The generator's ends, of one network and of two: of an image as it comes, and padded."""
+    layout = torch.channels_last
+    for channels, out_channels in ((3, 64), (64, 3)):
+        first = channels < out_channels
+        for calls, padding, tanh in ((1, 3, False), (2, 0, True)):
+            x = _image(dtype, layout, 1, channels, 256 if padding else 262)
+            weight = _image(dtype, layout, out_channels, channels, 7)
+            y = _image(dtype, layout, 1, out_channels, 256)
+            bias, statistic = torch.empty(out_channels, dtype=dtype), torch.empty(1, 64)
+            sizes = x.shape, weight.shape, padding, 1
+            moments = torch.empty(1, factored.moments_cover(*sizes)[0], 3, out_channels)
+            partial_sums = torch.empty(1, factored.sums_chunks(*sizes), 2, channels)
+            made = _image(dtype, layout, 1, 64, 256)
+            norm = NormOfInput(
+                made, statistic, statistic, None, None, 1, 0.0, 3, None, partial_sums
+            )
+            work = torch.empty(factored.workspace(y.shape, weight.shape))
+            what = f"{channels} to {out_channels}, 7x7, padding {padding}, {calls} calls"
+            forward = [Forward(x, weight, bias, y, moments if first else None)] * calls
+            yield what, partial(factored.forward, forward, padding, 1, tanh)
+            act = y if tanh else None
+            of_input = [OfInput(y, act, weight, x, None if first or padding else norm)] * calls
+            yield what, partial(factored.gradient_of_input, of_input, padding, 1)
+            of_weight = [OfWeight(y, act, x, weight, bias, work)] * calls
+            yield what, partial(factored.gradient_of_weight, of_weight, padding, 1)
 
 
 def _adam_launches() -> Iterator[tuple[str, Callable[[], None]]]:

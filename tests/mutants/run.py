@@ -50,6 +50,7 @@ TRITON_TESTS = {
     "_triton_loss.py": (["losses"], "loss"),
     "pool_exchange": (["pool_exchange", "far_strides"], ""),
     "reflect_conv2d": (["reflect_conv2d", "far_strides"], "convolution or splits"),
+    "triton_factored": (["conv_factored"], ""),
     "reflect_pad2d": (["reflect_pad2d"], "test_pad"),
     "_triton.py": (["reflect_pad2d", "losses", "given_statistics", "generator_loss"], "test_"),
 }
@@ -117,8 +118,13 @@ def _title(language: str, mutant: Mutant) -> str:
 def _tests(language: str, mutant: Mutant) -> tuple[str, str]:
     """Return what decides which tests are run: the key of CUDA_TESTS or of TRITON_TESTS."""
     path = Path(mutant.file)
-    key = path.name.partition("_")[0] if language == "cuda" else path.parts[0]
+    key = path.name.partition("_")[0] if language == "cuda" else _triton_tests(path)
     return language, key if language == "triton" or key in CUDA_TESTS else ""
+
+
+def _triton_tests(path: Path) -> str:
+    """Return the key of TRITON_TESTS that a file's name begins with, or else its folder."""
+    return next((key for key in TRITON_TESTS if path.name.startswith(key + "_")), path.parts[0])
 
 
 def _first_failure(language: str, mutant: Mutant | None, file: str) -> str | None:
@@ -149,9 +155,9 @@ def _run_triton(folder: Path, mutant: Mutant | None, file: str) -> subprocess.Co
     package = folder / "cyclegan_fast"
     shutil.copytree(ROOT / "cyclegan_fast", package)
     _change(package / "ops", mutant)
-    names, tiles = TRITON_TESTS[Path(file).parts[0]]
+    names, tiles = TRITON_TESTS[_triton_tests(Path(file))]
     tests = [TESTS / "ops" / f"test_{name}.py" for name in names]
-    chosen = "triton and not tiles"
+    chosen = "(triton or conv_) and not tiles"
     if tiles:
         tests.insert(0, TESTS / "ops" / "test_triton_tiles.py")
         chosen += f" or tiles and ({tiles})"

@@ -147,16 +147,15 @@ def test_moments(size, dtype):
     """Of the values as stored, far from zero, by chunks of the positions."""
     shape, weight_shape, padding = (1, 3, *size), (17, 3, 5, 5), 2
     sets = [drawn(shape, dtype, weight_shape, padding, True, seed) for seed in (0, 1)]
-    chunks, each, pitch = factored.moments_cover(
-        torch.Size(shape), torch.Size(weight_shape), padding, 1
-    )
+    sizes = torch.Size(shape), torch.Size(weight_shape)
+    chunks, each, pitch = factored.moments_cover(*sizes, padding, 1)
     assert chunks == (2 if size[0] > 4 else 1) and pitch >= size[1]
     calls = [
-        Forward(x, w, b + 100, torch.empty_like(g), torch.empty(1, chunks, 2, 17))
+        Forward(x, w, b + 100, torch.empty_like(g), torch.empty(1, chunks, 3, 17))
         for x, w, b, g in sets
     ]
     factored.forward(calls, padding, 1, False)
-    alone = calls[1]._replace(y=torch.empty_like(calls[1].y), moments=torch.empty(1, chunks, 2, 17))
+    alone = calls[1]._replace(y=torch.empty_like(calls[1].y), moments=torch.empty(1, chunks, 3, 17))
     factored.forward([alone], padding, 1, False)
     assert torch.equal(alone.y, calls[1].y) and torch.equal(alone.moments, calls[1].moments)
     for call in calls:
@@ -164,8 +163,10 @@ def test_moments(size, dtype):
         for k, chunk in enumerate(rows.flatten(2).split(each, 2)):
             mean = chunk.nanmean(2)
             m2 = (chunk - mean[:, :, None]).square().nansum(2)
-            torch.testing.assert_close(call.moments[:, k, 0].double(), mean, rtol=1e-6, atol=0)
-            torch.testing.assert_close(call.moments[:, k, 1].double(), m2, rtol=1e-4, atol=1e-9)
+            origin, less, ours = call.moments[:, k].double().unbind(1)
+            assert torch.equal(origin, chunk[:, :, 0])
+            torch.testing.assert_close(less, mean - origin, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(ours, m2, rtol=1e-5, atol=1e-9)
         assert k == chunks - 1
 
 

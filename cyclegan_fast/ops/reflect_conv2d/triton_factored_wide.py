@@ -16,10 +16,9 @@ import triton
 import triton.language as tl
 
 from cyclegan_fast.ops._triton import of_call, reflected, tanh
-from cyclegan_fast.ops.instance_norm_act.triton_fwd import merged
-from cyclegan_fast.ops.reflect_conv2d.triton_beside import leave, sums_of_call
+from cyclegan_fast.ops.reflect_conv2d.triton_beside import sums_of_call
 from cyclegan_fast.ops.reflect_conv2d.triton_bwd import _image, _touches, derivative
-from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import tile_moments
+from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import leave_moments, leave_sums, with_tile
 
 
 @triton.jit
@@ -32,7 +31,7 @@ def reflect_conv2d_factored_fwd_kernel(
     other_bias_ptr,
     y_ptr,  # [N, out_channels, out_height, out_width], either dense layout
     other_y_ptr,
-    partial_ptr,  # float32 [N, chunks, 2, out_channels] or None
+    partial_ptr,  # float32 [N, chunks, 3, out_channels] or None
     other_partial_ptr,
     height,
     width,
@@ -72,9 +71,8 @@ def reflect_conv2d_factored_fwd_kernel(
     filters = (offs_k // THIN * weight_stride_t + offs_k % THIN * weight_stride_c)[:, None]
     filters = filters + (channel * (THIN * KH * KW))[None, :]
     in_tile = tl.arange(0, BLOCK_H * BLOCK_W)
-    mean = tl.zeros((BLOCK_O,), tl.float32)
-    m2 = tl.zeros((BLOCK_O,), tl.float32)
-    number = tl.full((), 0, tl.float32)
+    origin = tl.zeros((BLOCK_O,), tl.float32)
+    mean, m2, number = origin, origin, 0.0
     end = tl.minimum((chunk + 1) * count, across * tl.cdiv(out_height, BLOCK_H))
     for tile in range(chunk * count, end):
         h = tile // across * BLOCK_H + in_tile // BLOCK_W
@@ -100,13 +98,13 @@ def reflect_conv2d_factored_fwd_kernel(
         target += (channel * y_stride_c)[None, :]
         tl.store(y_ptr + target, total, mask=mask_p[:, None] & mask_o[None, :])
         if partial_ptr is not None:
-            of_tile = tile_moments(total, mask_p, mask_o, y_ptr.dtype.element_ty)
-            mean, m2 = merged(mean, m2, number, of_tile[0], of_tile[1], of_tile[2])
-            number += of_tile[2]
+            origin, mean, m2, number = with_tile(
+                origin, mean, m2, number, total, mask_p, mask_o, y_ptr.dtype.element_ty
+            )
     if partial_ptr is not None:
         partial_ptr = of_call(partial_ptr, other_partial_ptr)
-        partial_ptr += (n * chunks + chunk) * 2 * out_channels
-        leave(mean, m2, channel, mask_o, partial_ptr, out_channels)
+        partial_ptr += (n * chunks + chunk) * 3 * out_channels
+        leave_moments(origin, mean, m2, channel, mask_o, partial_ptr, out_channels)
 
 
 @triton.jit
@@ -236,4 +234,4 @@ def reflect_conv2d_factored_bwd_kernel(
     if LEAVES == "sums":
         partial_ptr = of_call(partial_ptr, other_partial_ptr)
         partial_ptr += (n * chunks + chunk) * 2 * channels
-        leave(sum_dz, sum_dz_xhat, channel, mask_c, partial_ptr, channels)
+        leave_sums(sum_dz, sum_dz_xhat, channel, mask_c, partial_ptr, channels)

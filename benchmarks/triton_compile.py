@@ -23,9 +23,11 @@ from typing import Any
 
 import cubin
 import torch
+import triton_compile_convolutions as convolutions
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
+from triton_compile_convolutions import image
 
 from cyclegan_fast.ops import _common
 from cyclegan_fast.ops.adam import triton_kernels as adam
@@ -35,12 +37,6 @@ from cyclegan_fast.ops.instance_norm_act import triton_kernels as norm
 from cyclegan_fast.ops.l1_loss import triton_kernels as l1
 from cyclegan_fast.ops.lsgan_loss import triton_kernels as lsgan
 from cyclegan_fast.ops.pool_exchange import triton_kernels as pool
-from cyclegan_fast.ops.reflect_conv2d import triton_implicit as implicit
-from cyclegan_fast.ops.reflect_conv2d import triton_kernels as conv
-from cyclegan_fast.ops.reflect_conv2d import triton_rows as rows
-from cyclegan_fast.ops.reflect_conv2d import triton_transposed as transposed
-from cyclegan_fast.ops.reflect_conv2d.beside_norm import NormOfInput
-from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
 from cyclegan_fast.ops.reflect_conv2d.table import FIRST_TENSOR_CORES
 from cyclegan_fast.ops.reflect_pad2d import triton_kernels as pad2d
 
@@ -159,7 +155,7 @@ def compile_all(architecture: int) -> list[Compiled]:
 def _launches(dtype: torch.dtype, layout: Any) -> Iterator[tuple[str, Callable[[], None]]]:
     """Every variant of every kernel in one dtype and layout; shapes as in the networks."""
     yield from _norm_launches(dtype, layout)
-    x, y = _image(dtype, layout, 1, 64, 32), _image(dtype, layout, 1, 64, 38)
+    x, y = image(dtype, layout, 1, 64, 32), image(dtype, layout, 1, 64, 38)
     yield "", partial(pad2d.reflect_pad2d_fwd, x, 3, y)
     yield "", partial(pad2d.reflect_pad2d_bwd, y, 3, x)
     numbers = torch.zeros(1, 4, dtype=torch.int64)
@@ -177,8 +173,8 @@ def _norm_launches(dtype: torch.dtype, layout: Any) -> Iterator[tuple[str, Calla
     work = torch.empty(1 << 20, dtype=wide)
     for n, size in ((1, 64), (16, 16)):  # split into chunks, and resident
         for act, pad, full in ((1, 1, False), (0, 1, True), (2, 0, False), (1, 3, True)):
-            x = _image(dtype, layout, n, 256, size)
-            y = _image(dtype, layout, n, 256, size + 2 * pad)
+            x = image(dtype, layout, n, 256, size)
+            y = image(dtype, layout, n, 256, size + 2 * pad)
             mean, rstd = torch.empty(2, n, 256, dtype=wide)
             sums = torch.empty(2, n, 256, dtype=wide)
             weight, bias = torch.empty(2, 256, dtype=wide) if full else (None, None)
@@ -190,6 +186,21 @@ def _norm_launches(dtype: torch.dtype, layout: Any) -> Iterator[tuple[str, Calla
             yield f"given, {options}", partial(norm.instance_norm_act_apply, *forward)
             backward = (y, skip, x, weight, bias, mean, rstd, act, 0.2, pad, x, skip, sums, work)
             yield options, partial(norm.instance_norm_act_bwd, *backward)
+            if layout is torch.channels_last:
+                yield from _beside_convolutions(options, forward, backward)
+
+
+def _beside_convolutions(
+    options: str, given: tuple[Any, ...], backward: tuple[Any, ...]
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The same from what convolutions have left: moments, and sums."""
+    x, weight, bias, skip, mean, rstd, *how, y = given
+    partial_of = [x.new_empty((len(x), 32, r, x.shape[1]), dtype=mean.dtype) for r in (3, 2)]
+    forward = (x, weight, bias, skip, partial_of[0], 128, 66, *how, 1e-5, y, mean, rstd)
+    yield f"finish, {options}", partial(norm.instance_norm_act_finish, *forward)
+    *read, act, slope, pad, grad_x, grad_residual, sums, _ = backward
+    finish = (*read, partial_of[1], act, slope, pad, grad_x, grad_residual, sums)
+    yield f"finish, {options}", partial(norm.instance_norm_act_bwd_finish, *finish)
 
 
 def _loss_launches(a: Tensor, b: Tensor) -> Iterator[tuple[str, Callable[[], None]]]:
@@ -227,125 +238,12 @@ def _convolutions(dtype: torch.dtype, layout: Any, recorder: _Recorder) -> None:
     try:
         for tf32 in (False, True) if dtype == torch.float32 else (False,):
             torch.backends.cudnn.allow_tf32 = tf32
-            launches = list(_convolution_launches(dtype, layout, tf32))
-            if layout is torch.channels_last:
-                launches += _rows_launches(dtype)
-            for what, launch in launches:
+            for what, launch in convolutions.launches(dtype, layout, wide_only=tf32):
                 names = str(dtype)[6:], str(layout)[6:], what
                 recorder.purpose = " ".join(names) + ", TF32" * tf32
                 launch()
     finally:
         torch.backends.cudnn.allow_tf32 = allowed
-
-
-def _convolution_launches(
-    dtype: torch.dtype, layout: Any, wide_only: bool
-) -> Iterator[tuple[str, Callable[[], None]]]:
-    # Channels in and out, kernel, padding, stride, with tanh: trunk, down, first and last layer.
-    cases = [(256, 256, 3, 0, 1, False), (64, 128, 3, 1, 2, False)]
-    cases += [] if wide_only else [(3, 64, 7, 3, 1, False), (64, 3, 7, 0, 1, True)]
-    for channels, out_channels, side, padding, stride, tanh in cases:
-        x = _image(dtype, layout, 1, channels, 64)
-        weight = _image(dtype, layout, out_channels, channels, side)
-        y = _image(dtype, layout, 1, out_channels, (64 + 2 * padding - side) // stride + 1)
-        bias = torch.empty(out_channels, dtype=dtype) if tanh else None
-        work = torch.empty(conv.reflect_conv2d_workspace(y.shape, weight.shape, "cuda"))
-        what = f"{channels} to {out_channels}, {side}x{side}, padding {padding}, stride {stride}"
-        forward = (x, weight, bias, padding, stride, tanh, y)
-        yield what, partial(conv.reflect_conv2d_fwd, *forward)
-        gradients = (x, weight, bias, work)
-        backward = (y, y if tanh else None, x, weight, padding, stride, *gradients)
-        yield what, partial(conv.reflect_conv2d_bwd, *backward)
-    yield from _layer_launches(dtype, layout)
-
-
-def _layer_launches(dtype: torch.dtype, layout: Any) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Two networks in a launch, beside their norms where the layout is theirs."""
-    # Channels in and out, kernel, side, padding, stride, zeros, transposed: the generator's trunk,
-    # a layer down and one up; the discriminator's by 2 and by 1.
-    for case in (
-        (256, 256, 3, 66, 0, 1, False, False),
-        (64, 128, 3, 256, 1, 2, True, False),
-        (128, 64, 3, 128, 1, 2, True, True),
-        (64, 128, 4, 128, 1, 2, True, False),
-        (256, 512, 4, 32, 1, 1, True, False),
-    ):
-        yield from _one_layers_launches(dtype, layout, *case)
-
-
-def _one_layers_launches(
-    dtype: torch.dtype,
-    layout: Any,
-    channels: int,
-    out_channels: int,
-    kernel: int,
-    side: int,
-    padding: int,
-    stride: int,
-    zeros: bool,
-    up: bool,
-) -> Iterator[tuple[str, Callable[[], None]]]:
-    module: Any = transposed if up else implicit
-    options = {} if up else {"zeros": zeros}
-    out_side = stride * side if up else (side + 2 * padding - kernel) // stride + 1
-    x = _image(dtype, layout, 1, channels, side)
-    y = _image(dtype, layout, 1, out_channels, out_side)
-    channels_of_weight = (channels, out_channels) if up else (out_channels, channels)
-    weight = _image(dtype, layout, *channels_of_weight, kernel)
-    sizes = x.shape, weight.shape, padding, stride
-    moments = torch.empty(1, module.moments_cover(*sizes)[0], 3, out_channels)
-    pad = 1 if padding == 0 else 0
-    made = _image(dtype, torch.channels_last, 1, channels, side - 2 * pad)
-    statistic = torch.empty(1, channels)
-    partial_sums = torch.empty(1, module.sums_chunks(*sizes), 2, channels)
-    norm = NormOfInput(
-        made, statistic, statistic, None, None, 1, 0.0, pad, made if pad else None, partial_sums
-    )
-    work = torch.empty(module.workspace(y.shape, weight.shape))
-    bias = torch.empty(out_channels, dtype=dtype)
-    what = f"two, {channels} to {out_channels}, {kernel}x{kernel}, padding {padding}"
-    what += f", stride {stride}" + ", zeros" * zeros + ", transposed" * up
-    beside = layout is torch.channels_last
-    forward = [Forward(x, weight, bias, y, moments if beside else None)] * 2
-    yield what, partial(module.forward, forward, padding, stride, False, **options)
-    of_input = [OfInput(y, None, weight, x, norm if beside else None)] * 2
-    yield what, partial(module.gradient_of_input, of_input, padding, stride, **options)
-    of_weight = [OfWeight(y, None, x, weight.float(), bias.float(), work)] * 2
-    yield what, partial(module.gradient_of_weight, of_weight, padding, stride, **options)
-
-
-def _rows_launches(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The trunk of one network with a bias, and of two with their norms, by one tile and by more.
-
-    And the discriminator's last but one layer, whose result is blocks of several rows.
-    """
-    cases = [(1, 256, 66, 3, False), (2, 256, 66, 3, True), (2, 256, 130, 3, True)]
-    for calls, channels, size, side, norms in [*cases, (1, 512, 34, 4, False)]:
-        x = _image(dtype, torch.channels_last, 1, channels, size)
-        weight = _image(dtype, torch.channels_last, channels, channels, side)
-        y = _image(dtype, torch.channels_last, 1, channels, size - side + 1)
-        bias = None if norms else torch.empty(channels, dtype=dtype)
-        sizes = (x.shape, weight.shape, 0, 1)
-        moments = torch.empty(1, rows.moments_cover(*sizes)[0], 3, channels) if norms else None
-        norm = None
-        if norms:
-            inner = _image(dtype, torch.channels_last, 1, channels, size - 2)
-            each, sums = (
-                torch.empty(1, channels),
-                torch.empty(1, rows.sums_chunks(*sizes), 2, channels),
-            )
-            norm = NormOfInput(inner, each, each, each[0], each[0], 1, 0.2, 1, inner, sums)
-        work = torch.empty(rows.workspace(y.shape, weight.shape))
-        of_weight = OfWeight(y, None, x, weight.float(), bias, work)
-        what = f"rows, {calls} of {channels} channels, {side}x{side}, {size}x{size}"
-        what += ", norms" * norms
-        yield (
-            what,
-            partial(rows.forward, [Forward(x, weight, bias, y, moments)] * calls, 0, 1, False),
-        )
-        of_input = OfInput(y, None, weight, x, norm)
-        yield what, partial(rows.gradient_of_input, [of_input] * calls, 0, 1)
-        yield what, partial(rows.gradient_of_weight, [of_weight] * calls, 0, 1)
 
 
 def _adam_launches() -> Iterator[tuple[str, Callable[[], None]]]:
@@ -359,10 +257,6 @@ def _adam_launches() -> Iterator[tuple[str, Callable[[], None]]]:
                 arguments = (rows, programs, aligned, factors, one, found, 0.5, 0.999, 1e-8, half)
                 options += ", may skip" * (found is not None)
                 yield options, partial(adam.adam_update, *arguments)
-
-
-def _image(dtype: torch.dtype, layout: Any, n: int, c: int, size: int) -> Tensor:
-    return torch.empty(n, c, size, size, dtype=dtype).contiguous(memory_format=layout)
 
 
 def main() -> None:

@@ -54,6 +54,7 @@ TRITON_TESTS = {
         "convolution or splits",
     ),
     "triton_rows": (["conv_rows"], ""),
+    "triton_factored": (["conv_factored"], ""),
     "reflect_pad2d": (["reflect_pad2d"], "test_pad"),
     "_triton.py": (["reflect_pad2d", "losses", "given_statistics", "generator_loss"], "test_"),
 }

@@ -14,6 +14,9 @@ CONV_FWD, CONV_BWD = "reflect_conv2d/triton_fwd.py", "reflect_conv2d/triton_bwd.
 CONV_WEIGHT, CONV_BESIDE = "reflect_conv2d/triton_weight.py", "reflect_conv2d/triton_beside.py"
 CONV, EPILOGUES = "reflect_conv2d/triton_implicit.py", "reflect_conv2d/triton_epilogues.py"
 ROWS = {part: f"reflect_conv2d/triton_rows_{part}.py" for part in ("fwd", "bwd", "weight")}
+FACTORED = "reflect_conv2d/triton_factored"
+FACTORED_WIDE, FACTORED_THIN = f"{FACTORED}_wide.py", f"{FACTORED}_thin.py"
+FACTORED_WEIGHT = f"{FACTORED}_weight.py"
 
 MUTANTS = [
     Mutant("the mirror repeats the edge", SHARED, "2 * (size - 1) - k", "2 * size - 1 - k"),
@@ -203,4 +206,38 @@ MUTANTS = [
            "count = tl.minimum(blocks, batch * in_image - begin)", "count = blocks"),
     Mutant("every tap writes the bias", ROWS["weight"], "(tap == 0) & (group_c == 0)",
            "(group_c == 0)"),
+    Mutant("a row's values begin a pixel late", FACTORED_WIDE,
+           "(padded_w - (KW - 1))[:, None]", "(padded_w - KW)[:, None]"),
+    Mutant("a chunk has a tile of the next one", FACTORED_WIDE,
+           "tl.minimum((chunk + 1) * count, across * tl.cdiv(height,",
+           "tl.minimum((chunk + 1) * count + 1, across * tl.cdiv(height,"),
+    Mutant("the kernel is not turned", FACTORED_WIDE, "source = filters - r * KW",
+           "source = filters - (KH - 1 - r) * KW"),
+    Mutant("values beyond a row of the result are read", FACTORED_WIDE,
+           "mask = mask & (column >= 0) & (column < out_width)", "mask = mask & (column >= 0)"),
+    Mutant("every image writes the first one's sums", FACTORED_WIDE,
+           "(n * chunks + chunk) * 2", "chunk * 2"),
+    Mutant("a tap that is not there counts", FACTORED_THIN,
+           "tl.where((tap < KW)[None, :], tl.gather(done, shifted, 0), 0)",
+           "tl.gather(done, shifted, 0)"),
+    Mutant("columns are not shifted by their taps", FACTORED_THIN,
+           "lane[:, None] + tap[None, :]", "lane[:, None] + 0 * tap[None, :]"),
+    Mutant("the kernel's rows are rolled the other way", FACTORED_THIN,
+           "_filter(filter_ptr + r * way,", "_filter(filter_ptr + (KH - 1 - r) * way,"),
+    Mutant("a strip's last columns are half a sum", FACTORED_THIN,
+           "valid = BLOCK_W - (KW - 1)", "valid = BLOCK_W - (KW - 2)"),
+    Mutant("a mirror image replaces its pixel", FACTORED_THIN, "value += before.to(tl.float32)",
+           "value += 0 * before.to(tl.float32)"),
+    Mutant("a row beyond the image is added", FACTORED_THIN,
+           "(i >= top) & (i < out_height)", "(i >= top) & (i <= out_height)"),
+    Mutant("splits of a strip overlap", FACTORED_WEIGHT, "tl.minimum(first + rows,",
+           "tl.minimum(first + rows + 1,"),
+    Mutant("windows that are not there are read", FACTORED_WEIGHT,
+           "taken & ((row >= 0) & (row < out_height))[None, :]",
+           "taken & (row < out_height)[None, :]"),
+    Mutant("taps of few results are not turned", FACTORED_WEIGHT, "at = KH * KW - 1 - at",
+           "at = at + 0"),
+    Mutant("every group writes the bias", FACTORED_WEIGHT,
+           "(offs_few < THIN) & (group_c == 0) & (group_r == 0)", "(offs_few < THIN)"),
+    Mutant("pixels beyond a row count", FACTORED_WEIGHT, "mask_p = v < wide", "mask_p = v >= 0"),
 ]  # fmt: skip

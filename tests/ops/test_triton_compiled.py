@@ -39,6 +39,8 @@ def test_every_kernel_compiles_without_a_spill(architecture):
         assert f"reflect_conv2d_{way}_kernel" in names
     for way in ("fwd", "bwd", "weight") if architecture >= 80 else ():
         assert f"reflect_conv2d_rows_{way}_kernel" in names
+    for way in ("fwd", "bwd", "weight", "sum") if architecture >= 80 else ():
+        assert f"reflect_conv2d_factored_{way}_kernel" in names
     for kernel in compiled:
         assert kernel["architecture"] == architecture
         assert kernel["local"] == kernel["stack"] == 0, f"registers do not suffice: {kernel}"

@@ -237,7 +237,8 @@ def reflect_conv2d_sum_kernel(
     offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = offs < elements
     total = tl.zeros((BLOCK,), tl.float32)
-    for _split in range(splits):
+    # Eight loads are under way at once.
+    for _split in tl.range(splits, loop_unroll_factor=8):
         total += tl.load(partial_ptr + offs, mask=mask, other=0)
         partial_ptr += elements
     tl.store(grad_weight_ptr + offs, total, mask=offs < weight_elements)

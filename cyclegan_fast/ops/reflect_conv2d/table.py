@@ -37,7 +37,7 @@ BACKEND_OF = {
     "implicit": "triton",
 }
 # Triton's own, the one first that is made for the fewest layers.
-TRITON = ("rows", "implicit")
+TRITON = ("factored", "rows", "implicit")
 
 # Triton emits tensor-core code from here on; before, a tile of tl.dot is spilled registers
 # (sm_75, Triton 3.6 and 3.8: thousands of scalar multiplications, 4 KB of stack a thread).

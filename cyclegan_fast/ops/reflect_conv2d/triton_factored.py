@@ -79,9 +79,11 @@ def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> 
         _sum(sums, padding, tanh=tanh)
         return
     rows, chunks = plan.rows_of_chunk(y.shape[2])
-    block_o = plan.block(y.shape[1], plan.TILES[x.element_size()].channels)
-    programs = len(x) * chunks * triton.cdiv(y.shape[1], block_o)
+    most = plan.TILES[x.element_size()].channels
     with _triton.on(x):
+        # From tensor memory (sm_100) a thread takes a pixel's channels: moments of 64 spill.
+        block_o = plan.block(y.shape[1], most // 2 if _generation() == 10 else most)
+        programs = len(x) * chunks * triton.cdiv(y.shape[1], block_o)
         reflect_conv2d_factored_fwd_kernel[(programs, len(calls))](
             *_both(calls, "x", "weight", "bias", "y", "moments"),
             *x.shape[2:],
@@ -266,9 +268,12 @@ def _sum(
 
 def _rolls(x: Tensor) -> bool:
     """Return whether tensor cores read both operands from shared memory, where they all fit."""
-    if x.element_size() != 2:
-        return False
-    return _triton.INTERPRETED or driver.active.get_current_target().arch // 10 == 9
+    return x.element_size() == 2 and _generation() == 9
+
+
+def _generation() -> int:
+    """Return the first part of the device's compute capability; of the interpreter, sm_90's."""
+    return 9 if _triton.INTERPRETED else driver.active.get_current_target().arch // 10
 
 
 def _options(x: Tensor, thin: int, weight: Tensor, padding: int, width: int) -> dict[str, Any]:

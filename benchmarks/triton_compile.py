@@ -2,6 +2,9 @@
 """What Triton makes of each kernel, per architecture, as the launchers launch it; needs no GPU.
 
     python benchmarks/triton_compile.py 75 90      sm_75 and sm_90; without numbers, all of them
+    python benchmarks/triton_compile.py --brief    what CI has time for: of the convolutions, and of
+                                                   norms beside them, bfloat16 and float32 alone,
+                                                   and the main forms on every second architecture
 
 The launchers run as they are, on CPU tensors, with a stand-in for Triton's CUDA driver: each launch
 is compiled for the architecture asked for, with the arguments' own specialisation, and not run.
@@ -50,6 +53,7 @@ SHARED_LIMIT = {
     100: 227 << 10,
     120: 99 << 10,
 }
+BRIEFLY = (80, 90, 120)  # architectures whose code differs most
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
@@ -135,17 +139,21 @@ def _recording(architecture: int) -> Iterator[_Recorder]:
         driver._active = before
 
 
-def compile_all(architecture: int) -> list[Compiled]:
-    """Compile every kernel, in every dtype and variant, for an architecture, 90 for sm_90 say."""
+def compile_all(architecture: int, *, brief: bool = False) -> list[Compiled]:
+    """Compile the kernels for an architecture, 90 for sm_90 say: all, or what is asked for above."""
     with _recording(architecture) as recorder:
         for dtype in DTYPES:
+            of_convolutions = dtype != torch.float64 and not (brief and dtype == torch.float16)
             for layout in LAYOUTS:
-                for what, launch in _launches(dtype, layout):
+                launches = list(_launches(dtype, layout))
+                if of_convolutions and layout is torch.channels_last:
+                    launches += _beside_convolutions(dtype)
+                for what, launch in launches:
                     names = str(dtype)[6:], str(layout)[6:], what
                     recorder.purpose = " ".join(name for name in names if name)
                     launch()
-                if architecture >= 10 * FIRST_TENSOR_CORES[0] and dtype != torch.float64:
-                    _convolutions(dtype, layout, recorder)
+                if architecture >= 10 * FIRST_TENSOR_CORES[0] and of_convolutions:
+                    _convolutions(dtype, layout, recorder, brief=brief)
         for what, launch in _adam_launches():
             recorder.purpose = what
             launch()
@@ -186,21 +194,25 @@ def _norm_launches(dtype: torch.dtype, layout: Any) -> Iterator[tuple[str, Calla
             yield f"given, {options}", partial(norm.instance_norm_act_apply, *forward)
             backward = (y, skip, x, weight, bias, mean, rstd, act, 0.2, pad, x, skip, sums, work)
             yield options, partial(norm.instance_norm_act_bwd, *backward)
-            if layout is torch.channels_last:
-                yield from _beside_convolutions(options, forward, backward)
 
 
-def _beside_convolutions(
-    options: str, given: tuple[Any, ...], backward: tuple[Any, ...]
-) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The same from what convolutions have left: moments, and sums."""
-    x, weight, bias, skip, mean, rstd, *how, y = given
-    partial_of = [x.new_empty((len(x), 32, r, x.shape[1]), dtype=mean.dtype) for r in (3, 2)]
-    forward = (x, weight, bias, skip, partial_of[0], 128, 66, *how, 1e-5, y, mean, rstd)
-    yield f"finish, {options}", partial(norm.instance_norm_act_finish, *forward)
-    *read, act, slope, pad, grad_x, grad_residual, sums, _ = backward
-    finish = (*read, partial_of[1], act, slope, pad, grad_x, grad_residual, sums)
-    yield f"finish, {options}", partial(norm.instance_norm_act_bwd_finish, *finish)
+def _beside_convolutions(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The norms' kernels on what convolutions have left: moments, and sums."""
+    layout, wide = torch.channels_last, torch.float32
+    for n, size in ((1, 64), (16, 16)):
+        for act, pad, full in ((1, 1, False), (0, 1, True), (1, 3, True)):
+            x, y = (image(dtype, layout, n, 256, side) for side in (size, size + 2 * pad))
+            mean, rstd = torch.empty(2, n, 256, dtype=wide)
+            weight, bias = torch.empty(2, 256, dtype=wide) if full else (None, None)
+            skip = torch.empty_like(x) if full else None
+            moments, sums = (torch.empty(n, 32, rows, 256, dtype=wide) for rows in (3, 2))
+            options = f"{n} of {size}x{size}, act {act}, pad {pad}" + ", all operands" * full
+            how = (act, 0.2, pad)
+            forward = (x, weight, bias, skip, moments, 128, 66, *how, 1e-5, y, mean, rstd)
+            yield options, partial(norm.instance_norm_act_finish, *forward)
+            read = (y, skip, x, weight, bias, mean, rstd, sums)
+            backward = (*read, *how, x, skip, torch.empty(2, n, 256, dtype=wide))
+            yield options, partial(norm.instance_norm_act_bwd_finish, *backward)
 
 
 def _loss_launches(a: Tensor, b: Tensor) -> Iterator[tuple[str, Callable[[], None]]]:
@@ -232,13 +244,14 @@ def _generator_launches(x: Tensor) -> Iterator[tuple[str, Callable[[], None]]]:
     yield "", partial(generator.generator_loss_bwd, one, *[x] * 12)
 
 
-def _convolutions(dtype: torch.dtype, layout: Any, recorder: _Recorder) -> None:
+def _convolutions(dtype: torch.dtype, layout: Any, recorder: _Recorder, *, brief: bool) -> None:
     """Compile the convolutions, of float32 with TF32 too."""
     allowed = torch.backends.cudnn.allow_tf32
+    few = brief and recorder.architecture not in BRIEFLY
     try:
-        for tf32 in (False, True) if dtype == torch.float32 else (False,):
+        for tf32 in (False, True) if dtype == torch.float32 and not brief else (False,):
             torch.backends.cudnn.allow_tf32 = tf32
-            for what, launch in convolutions.launches(dtype, layout, wide_only=tf32):
+            for what, launch in convolutions.launches(dtype, layout, wide_only=tf32, few=few):
                 names = str(dtype)[6:], str(layout)[6:], what
                 recorder.purpose = " ".join(names) + ", TF32" * tf32
                 launch()
@@ -261,9 +274,11 @@ def _adam_launches() -> Iterator[tuple[str, Callable[[], None]]]:
 
 def main() -> None:
     """Compile for the architectures named, side by side."""
-    architectures = [int(text) for text in sys.argv[1:]] or list(SHARED_LIMIT)
+    arguments = sys.argv[1:]
+    brief = "--brief" in arguments
+    architectures = [int(text) for text in arguments if text.isdigit()] or list(SHARED_LIMIT)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        compiled = list(pool.map(compile_all, architectures))
+        compiled = list(pool.map(partial(compile_all, brief=brief), architectures))
     json.dump([asdict(kernel) for kernels in compiled for kernel in kernels], sys.stdout)
 
 

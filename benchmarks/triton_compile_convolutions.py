@@ -20,15 +20,20 @@ from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
 Launch = tuple[str, Callable[[], None]]
 
 
-def launches(dtype: torch.dtype, layout: Any, *, wide_only: bool) -> Iterator[Launch]:
+def launches(
+    dtype: torch.dtype, layout: Any, *, wide_only: bool, few: bool = False
+) -> Iterator[Launch]:
     """Yield what each launch is for, and a call that makes it.
 
     Args:
         dtype: of the images.
         layout: of the images.
         wide_only: leave out the layers that have few channels on one side.
+        few: one call of the implicit GEMM alone, without norms.
     """
     yield from _convolution_launches(dtype, layout, wide_only)
+    if few:
+        return
     yield from _layer_launches(dtype, layout)
     if layout is torch.channels_last:
         yield from _rows_launches(dtype)

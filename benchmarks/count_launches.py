@@ -9,8 +9,9 @@ a second stage of ours reads again. What it launches on a GPU is taken to be: on
 where ours has two stages; a convolution one for each of fprop, dgrad and wgrad, and one for the
 gradient of its bias; an update of an optimiser one; nothing where only a view or empty memory is
 made. A library may launch more than that, so the figures are those of the operations, not of a
-device. Beside them stands the least there is (least_bytes.py), and what is not in it is marked. The
-record: results/launches.json.
+device. Beside them stands the least there is (least_bytes.py), and what is not in it is marked. A
+last contender has all of its convolutions in Triton (count_triton.py). The record:
+results/launches.json.
 """
 
 from __future__ import annotations
@@ -67,6 +68,9 @@ IN_THE_LEAST = {
     "instance_norm_act_backward",
     "instance_norm_act_fwd",
     "instance_norm_act_bwd",
+    "instance_norm_act_finish",
+    "instance_norm_act_bwd_finish",
+    "dgrad left for norms",
     "generator_loss",
     "lsgan_loss",
     "lsgan_loss_backward",
@@ -371,14 +375,20 @@ def main() -> None:
             },
         }
         _show(contender, record[contender])
-    record["least"] = {
-        group: {"launches": launches, "gigabytes": round(moved / 1e9, 3)}
-        for group, (launches, moved) in least_bytes.least(options.size, options.batch).items()
-    }
-    whole = [sum(row[key] for row in record["least"].values()) for key in ("launches", "gigabytes")]
-    print(f"least: {whole[0]} launches, {whole[1]:.3f} GB")
-    for group, row in record["least"].items():
-        print(f"  {row['launches']:5} {row['gigabytes']:8.3f} GB  {group}")
+    for name, least in (
+        ("least", least_bytes.least),
+        ("least, joined, statistics from convolutions", least_bytes.least_beside_norms),
+    ):
+        record[name] = {
+            group: {"launches": launches, "gigabytes": round(moved / 1e9, 3)}
+            for group, (launches, moved) in least(options.size, options.batch).items()
+        }
+        whole = [
+            sum(row[key] for row in record[name].values()) for key in ("launches", "gigabytes")
+        ]
+        print(f"{name}: {whole[0]} launches, {whole[1]:.3f} GB")
+        for group, row in record[name].items():
+            print(f"  {row['launches']:5} {row['gigabytes']:8.3f} GB  {group}")
     section = f"{options.size} batch {options.batch}"
     records = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     records[section] = {"machine": harness.machine("cpu"), "rows": record}

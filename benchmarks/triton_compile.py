@@ -140,7 +140,7 @@ def _recording(architecture: int) -> Iterator[_Recorder]:
 
 
 def compile_all(architecture: int, *, brief: bool = False) -> list[Compiled]:
-    """Compile the kernels for an architecture, 90 for sm_90 say: all, or what is asked for above."""
+    """Compile the kernels for an architecture, 90 for sm_90 say: all, or what CI has time for."""
     with _recording(architecture) as recorder:
         for dtype in DTYPES:
             of_convolutions = dtype != torch.float64 and not (brief and dtype == torch.float16)

@@ -136,3 +136,26 @@ def test_an_iteration_moves_no_more_than_the_least_and_the_terms_beyond_it():
     moved = sum(group.bytes for group in groups.values())
     assert moved - sum(beyond.values()) <= least
     assert moved <= 1.02 * least, "the terms beyond it have grown"
+
+
+def test_with_convolutions_in_triton_networks_share_launches_and_norms_read_once():
+    images = tuple(torch.zeros(2, 1, 3, 256, 256))
+    iteration = OursIteration("bf16", graph=False, images=images, pair="on")
+    groups = count(iteration, triton=True)
+    assert sum(group.launches for group in groups.values()) <= 350
+    convolutions, norms = groups["convolutions"], groups["norms"]
+    # 24 layers of a generator, in two passes; 5 of a discriminator, in one; A's with B's.
+    assert convolutions.names["fprop"] == 2 * 24 + 5
+    assert convolutions.names["dgrad"] == 24 + 23 + 5
+    assert convolutions.names["wgrad"] == convolutions.names["wgrad split sums"] == 24 + 5
+    finished = ("instance_norm_act_finish", "instance_norm_act_bwd_finish")
+    assert dict(norms.names) == dict.fromkeys(finished, 2 * 23 + 3)
+    assert not {name for name in groups["pads"].names}
+    # What is left for norms is no byte beyond the least, but for the skips' gradients and what
+    # passes from kernel to kernel; the sums of splits are, and so is the rest.
+    least = sum(moved for _, moved in least_bytes.least_beside_norms(256, 1).values())
+    assert 6.5e9 < least < 6.7e9
+    splits = convolutions.moved["wgrad split sums"]
+    moved = sum(group.bytes for group in groups.values())
+    assert moved - splits <= 1.05 * least
+    assert moved <= 1.16 * least

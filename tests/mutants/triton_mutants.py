@@ -13,6 +13,7 @@ L1, LSGAN, MEAN = "l1_loss/triton_kernels.py", "lsgan_loss/triton_kernels.py", "
 CONV_FWD, CONV_BWD = "reflect_conv2d/triton_fwd.py", "reflect_conv2d/triton_bwd.py"
 CONV_WEIGHT, CONV_BESIDE = "reflect_conv2d/triton_weight.py", "reflect_conv2d/triton_beside.py"
 CONV, EPILOGUES = "reflect_conv2d/triton_implicit.py", "reflect_conv2d/triton_epilogues.py"
+SPLITS = "reflect_conv2d/triton_splits.py"
 ROWS = {part: f"reflect_conv2d/triton_rows_{part}.py" for part in ("fwd", "bwd", "weight")}
 FACTORED = "reflect_conv2d/triton_factored"
 FACTORED_WIDE, FACTORED_THIN = f"{FACTORED}_wide.py", f"{FACTORED}_thin.py"
@@ -161,13 +162,13 @@ MUTANTS = [
            "tl.minimum((split + 1) * chunk + 1,"),
     Mutant("every tap writes the bias", CONV_WEIGHT, "mask_o & (tap == 0) & (group_c == 0)",
            "mask_o & (group_c == 0)"),
-    Mutant("splits are as long as the weight", CONV_BWD, "partial_ptr += elements",
+    Mutant("splits are as long as the weight", SPLITS, "partial_ptr += elements",
            "partial_ptr += weight_elements"),
     Mutant("pixels beyond the split are read", CONV_WEIGHT, "mask_p = offs < end",
            "mask_p = offs >= 0"),
     Mutant("the second call's weight is the first's", CONV_FWD,
            "of_call(weight_ptr, other_weight_ptr)", "weight_ptr"),
-    Mutant("the second call's gradient of the bias is the first's", CONV_BWD,
+    Mutant("the second call's gradient of the bias is the first's", SPLITS,
            "of_call(grad_bias_ptr, other_bias_ptr)", "grad_bias_ptr"),
     Mutant("the image's first row is a zero", CONV_FWD, "there = (h >= 0)", "there = (h > 0)"),
     Mutant("a chunk's tiles weigh as its last", EPILOGUES, "mean, m2, count + number",

@@ -10,6 +10,7 @@ from conv_raw import Layer
 
 from cyclegan_fast.ops import _triton
 from cyclegan_fast.ops.reflect_conv2d import triton_implicit as conv
+from cyclegan_fast.ops.reflect_conv2d import triton_splits
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput
 
 pytestmark = pytest.mark.skipif(
@@ -34,11 +35,11 @@ def small_tiles(monkeypatch):
     for name, value in [
         ("TILES", dict.fromkeys(conv.TILES, conv.Tiles(16, 16, 16, 4, 1))),
         ("TILE_WIDTH", 4),
-        ("SUM_BLOCK", 64),
         ("PROGRAMS", 24),
         ("MOST_CHUNKS", 3),
     ]:
         monkeypatch.setattr(conv, name, value)
+    monkeypatch.setattr(triton_splits, "BLOCK", 64)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 

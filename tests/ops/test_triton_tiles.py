@@ -21,6 +21,7 @@ from cyclegan_fast.ops import (
 )
 from cyclegan_fast.ops.instance_norm_act import triton_kernels as norm
 from cyclegan_fast.ops.reflect_conv2d import triton_implicit as conv
+from cyclegan_fast.ops.reflect_conv2d import triton_splits
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward
 from cyclegan_fast.ops.reflect_pad2d import triton_kernels as pad2d
 
@@ -38,7 +39,7 @@ def small_tiles(monkeypatch):
         (pad2d, "ELEMENTS", 32),
         (conv, "TILES", dict.fromkeys(conv.TILES, conv.Tiles(16, 16, 16, 4, 1))),
         (conv, "TILE_WIDTH", 4),
-        (conv, "SUM_BLOCK", 64),
+        (triton_splits, "BLOCK", 64),
         (_triton_loss, "BLOCK", 16),
         (_triton_loss, "MOST_PARTIALS", 8),
     ]:

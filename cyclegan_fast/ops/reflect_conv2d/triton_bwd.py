@@ -213,33 +213,3 @@ def derivative(grad_y_ptr, y_ptr, source, mask, TANH: tl.constexpr):
         y = tl.load(y_ptr + source, mask=mask, other=0).to(tl.float32)
         grad = (grad.to(tl.float32) * (1 - y * y)).to(grad_y_ptr.dtype.element_ty)
     return grad
-
-
-@triton.jit
-def reflect_conv2d_sum_kernel(
-    partial_ptr,  # [splits, weight_elements + bias_elements] float32
-    grad_weight_ptr,  # [weight_elements], or nothing
-    grad_bias_ptr,  # [bias_elements], or nothing
-    splits,
-    weight_elements,
-    bias_elements,
-    BLOCK: tl.constexpr,
-    other_partial_ptr=None,  # the same of a second call, if the grid has a second axis of two
-    other_weight_ptr=None,
-    other_bias_ptr=None,
-):
-    """Add the splits' sums, in their order."""
-    if other_partial_ptr is not None:
-        partial_ptr = of_call(partial_ptr, other_partial_ptr)
-        grad_weight_ptr = of_call(grad_weight_ptr, other_weight_ptr)
-        grad_bias_ptr = of_call(grad_bias_ptr, other_bias_ptr)
-    elements = weight_elements + bias_elements
-    offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = offs < elements
-    total = tl.zeros((BLOCK,), tl.float32)
-    # Eight loads are under way at once.
-    for _split in tl.range(splits, loop_unroll_factor=8):
-        total += tl.load(partial_ptr + offs, mask=mask, other=0)
-        partial_ptr += elements
-    tl.store(grad_weight_ptr + offs, total, mask=offs < weight_elements)
-    tl.store(grad_bias_ptr + offs - weight_elements, total, mask=mask & (offs >= weight_elements))

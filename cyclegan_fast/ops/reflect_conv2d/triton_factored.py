@@ -22,7 +22,6 @@ from cyclegan_fast.ops.reflect_conv2d import triton_factored_plan as plan
 from cyclegan_fast.ops.reflect_conv2d import triton_operands as operands
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
 from cyclegan_fast.ops.reflect_conv2d.triton_beside import left
-from cyclegan_fast.ops.reflect_conv2d.triton_bwd import reflect_conv2d_sum_kernel
 from cyclegan_fast.ops.reflect_conv2d.triton_factored_thin import reflect_conv2d_factored_sum_kernel
 from cyclegan_fast.ops.reflect_conv2d.triton_factored_weight import (
     reflect_conv2d_factored_weight_kernel,
@@ -31,6 +30,7 @@ from cyclegan_fast.ops.reflect_conv2d.triton_factored_wide import (
     reflect_conv2d_factored_bwd_kernel,
     reflect_conv2d_factored_fwd_kernel,
 )
+from cyclegan_fast.ops.reflect_conv2d.triton_splits import add_splits
 
 MOST_THIN = 4  # channels
 LEAST_WIDE, MOST_WIDE = 16, 64
@@ -185,19 +185,7 @@ def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> 
             SLOTS=_triton.power_of_two(few.shape[1]),
             **operands.resources(plan.WARPS, 1),
         )
-        elements = [0 if g is None else g.numel() for g in (grad_weight, grad_bias)]
-        reflect_conv2d_sum_kernel[(triton.cdiv(sum(elements), plan.SUM_BLOCK), len(calls))](
-            *_sums(calls[0]), splits, *elements, plan.SUM_BLOCK, *_sums(calls[-1])
-        )
-
-
-def _sums(call: OfWeight) -> tuple[Tensor, ...]:
-    partial = call.workspace
-    return (
-        partial,
-        operands.either(call.grad_weight, partial),
-        operands.either(call.grad_bias, partial),
-    )
+        add_splits(calls, splits, plan.SUM_BLOCK)
 
 
 def workspace(out_shape: torch.Size, weight_shape: torch.Size) -> int:

@@ -20,11 +20,9 @@ from cyclegan_fast.ops.reflect_conv2d import triton_operands as operands
 from cyclegan_fast.ops.reflect_conv2d.beside_norm import NormOfInput
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
 from cyclegan_fast.ops.reflect_conv2d.triton_beside import left
-from cyclegan_fast.ops.reflect_conv2d.triton_bwd import (
-    reflect_conv2d_bwd_kernel,
-    reflect_conv2d_sum_kernel,
-)
+from cyclegan_fast.ops.reflect_conv2d.triton_bwd import reflect_conv2d_bwd_kernel
 from cyclegan_fast.ops.reflect_conv2d.triton_fwd import reflect_conv2d_fwd_kernel
+from cyclegan_fast.ops.reflect_conv2d.triton_splits import add_splits
 from cyclegan_fast.ops.reflect_conv2d.triton_weight import reflect_conv2d_weight_kernel
 
 
@@ -50,7 +48,6 @@ TILES = {
 LEAST = 16  # tl.dot's smallest side
 TILE_WIDTH = 16  # pixels side by side in a tile of backward, if the image has as many
 PROGRAMS = 512  # wanted of the weight's gradient: a few for each of 132 multiprocessors
-SUM_BLOCK = 1024  # elements of a gradient that one program adds up
 MOST_CHUNKS = 64  # of an image, all of which each program of a norm reads
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -110,24 +107,11 @@ def gradient_of_weight(
             BLOCK_O=min(tiles.channels, side_of(shape[0])),
             BLOCK_C=min(tiles.channels, side_of(shape[1])),
         )
-        _add_splits(calls, splits)
+        add_splits(calls, splits)
 
 
 def _summed(call: OfWeight) -> tuple[Tensor, ...]:
     return call.grad_y, operands.either(call.y, call.grad_y), call.x, call.workspace
-
-
-def _add_splits(calls: Sequence[OfWeight], splits: int) -> None:
-    call, other = calls[0], calls[-1]
-    elements = [0 if g is None else g.numel() for g in (call.grad_weight, call.grad_bias)]
-    reflect_conv2d_sum_kernel[(triton.cdiv(sum(elements), SUM_BLOCK), len(calls))](
-        *_sums(call), splits, *elements, SUM_BLOCK, *_sums(other)
-    )
-
-
-def _sums(call: OfWeight) -> tuple[Tensor, ...]:
-    partial, either = call.workspace, operands.either
-    return partial, either(call.grad_weight, partial), either(call.grad_bias, partial)
 
 
 def workspace(out_shape: torch.Size, weight_shape: torch.Size) -> int:

@@ -20,13 +20,12 @@ from cyclegan_fast.ops.reflect_conv2d import triton_operands as operands
 from cyclegan_fast.ops.reflect_conv2d import triton_rows_tiles as cut
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
 from cyclegan_fast.ops.reflect_conv2d.triton_beside import left
-from cyclegan_fast.ops.reflect_conv2d.triton_bwd import reflect_conv2d_sum_kernel
 from cyclegan_fast.ops.reflect_conv2d.triton_rows_bwd import reflect_conv2d_rows_bwd_kernel
 from cyclegan_fast.ops.reflect_conv2d.triton_rows_fwd import reflect_conv2d_rows_fwd_kernel
 from cyclegan_fast.ops.reflect_conv2d.triton_rows_weight import reflect_conv2d_rows_weight_kernel
+from cyclegan_fast.ops.reflect_conv2d.triton_splits import add_splits
 
 CHANNELS = 16  # a multiple of them is served: tl.dot's smallest side, and 16 bytes
-SUM_BLOCK = 1024  # elements of a gradient that one program adds up
 
 
 def why_not(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
@@ -203,21 +202,7 @@ def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> 
             # The bias's sums pass shared memory too: on sm_120 there is none beside four stages.
             **operands.resources(tiles.warps, tiles.stages - (a.grad_bias is not None)),
         )
-        _sum(calls, split.splits)
-
-
-def _sum(calls: Sequence[OfWeight], splits: int) -> None:
-    """Add the splits' sums."""
-    a, b = calls[0], calls[-1]
-    elements = [0 if g is None else g.numel() for g in (a.grad_weight, a.grad_bias)]
-    reflect_conv2d_sum_kernel[(triton.cdiv(sum(elements), SUM_BLOCK), len(calls))](
-        *_sums(a), splits, *elements, SUM_BLOCK, *_sums(b)
-    )
-
-
-def _sums(call: OfWeight) -> tuple[Tensor, ...]:
-    partial, either = call.workspace, operands.either
-    return partial, either(call.grad_weight, partial), either(call.grad_bias, partial)
+        add_splits(calls, split.splits)
 
 
 def workspace(out_shape: Sequence[int], weight_shape: Sequence[int]) -> int:

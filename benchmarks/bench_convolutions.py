@@ -54,6 +54,7 @@ def bench_convolutions(
     weight = (channels, out, kernel, kernel) if transposed else (out, channels, kernel, kernel)
     case = Case(direction, x, weight, padding, stride, kind, dtype, channels_last=True)
     peers = functools.partial(_peers, with_compile=with_compile)
+    torch.backends.cudnn.benchmark = True  # as in a training
     found = tuning.measure(case, torch.device(bench_device), rounds=9, peers=peers)
     best = _best(bench_device, dtype)
     rates = {who: found.flops / us / 1e6 for who, us in found.microseconds.items()}

@@ -36,6 +36,8 @@ from cyclegan_fast.benchmark.ours import OursIteration
 from cyclegan_fast.benchmark.plain import PlainIteration, Setup
 from cyclegan_fast.ops import _common
 from cyclegan_fast.ops.adam import triton_kernels
+from cyclegan_fast.ops.reflect_conv2d import table
+from cyclegan_fast.ops.reflect_conv2d.layers import Layer
 
 RECORD = harness.RESULTS / "launches.json"
 # Nothing is launched where memory is only described or set aside.
@@ -70,6 +72,7 @@ IN_THE_LEAST = {
     "instance_norm_act_bwd",
     "instance_norm_act_finish",
     "instance_norm_act_bwd_finish",
+    "fprop left for norms",
     "dgrad left for norms",
     "generator_loss",
     "lsgan_loss",
@@ -216,21 +219,23 @@ def _read_again(name: str, args, result=None) -> int:
 
 def _reflect_conv2d(args, result) -> Iterator[tuple[str, str, int]]:
     """What the library path launches; Triton's one kernel reads and writes the same, unpadded."""
-    x, weight, bias, padding, _stride, act, _channels_last, backend_name = args
+    x, weight, bias, padding, stride, act, _channels_last, policy = args
+    native = table.choose("forward", policy, Layer(x, weight, padding, stride)) == "library"
     padded = _padded_size(x, padding)
-    if padding and backend_name == "native":
+    if padding and native:
         yield "pads", "reflect_conv2d pad", _size(x) + padded
-    read = padded if backend_name == "native" else _size(x)
+    read = padded if native else _size(x)
     biased = 0 if bias is None else _size(bias)
     yield "convolutions", "fprop", read + _size(weight) + biased + _size(result)
-    if act == "tanh" and backend_name == "native":
+    if act == "tanh" and native:
         yield "other", "tanh", 2 * _size(result)
 
 
 def _reflect_conv2d_backward(args, result) -> Iterator[tuple[str, str, int]]:
-    grad_y, y, x, weight, padding, _stride, needs_x, needs_weight, needs_bias, backend_name = args
+    grad_y, y, x, weight, padding, stride, needs_x, needs_weight, needs_bias, policy = args
     grad_x, grad_weight, grad_bias = result
-    native = backend_name == "native"
+    layer = Layer(x, weight, padding, stride)
+    native = table.choose("gradient_of_weight", policy, layer) == "library"
     padded = _padded_size(x, padding) if native else _size(x)
     if y is not None and native:
         yield "other", "tanh_backward", 3 * _size(grad_y)

@@ -18,7 +18,7 @@ class OursIteration:
     """The Trainer's step; calling it makes one iteration.
 
     Args:
-        precision: "fp32" or "bf16".
+        precision: "fp32", "bf16" or "fp16".
         graph: replay the step as a CUDA graph, as `train` does on a GPU by default.
         images: real A and real B, on the device.
         merge: join passes, as the option of `train`.
@@ -27,7 +27,7 @@ class OursIteration:
 
     def __init__(
         self,
-        precision: Literal["fp32", "bf16"],
+        precision: Literal["fp32", "bf16", "fp16"],
         *,
         graph: bool,
         images: tuple[Tensor, Tensor],

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cyclegan_fast.benchmark.ours import OursIteration
 from cyclegan_fast.benchmark.timing import interleaved
-from cyclegan_fast.ops.reflect_conv2d import into, library, table
+from cyclegan_fast.ops.reflect_conv2d import into, library, measured, table
 from cyclegan_fast.ops.reflect_conv2d.layers import Layer
 
 aten = torch.ops.aten
@@ -185,6 +185,8 @@ def _by_triton(name: str, case: Case, layer: Layer, grad_y: Tensor) -> Work:
         into.launch([call])
         return () if made is None else (made,)
 
+    if made is not None:
+        made.fill_(math.nan)  # memory that is used again may hold the right result
     return work
 
 
@@ -201,6 +203,7 @@ def _many(work: Work, device: torch.device) -> Callable[[], object]:
     if device.type != "cuda":
         return work
     stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         work()
     torch.cuda.current_stream(device).wait_stream(stream)
@@ -220,7 +223,7 @@ def record(found: list[Measured], facts: dict[str, Any]) -> dict[str, Any]:
         }
         for each in found
     }
-    return {"format": 1, **facts, "layers": layers}
+    return {"format": measured.FORMAT, **facts, "layers": layers}
 
 
 def lines(found: list[Measured]) -> Iterator[str]:

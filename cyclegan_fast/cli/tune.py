@@ -15,10 +15,12 @@ from cyclegan_fast.cli.failures import Failure, UsageError
 from cyclegan_fast.errors import printable
 
 ABOUT = """Measure every implementation of every convolution that a training makes on this GPU, and
-write which is the fastest. Trainings and translations on this machine follow the file from then on,
-as long as the GPU, PyTorch, Triton and cuDNN are the same; remove it and they do not.
+write which is the fastest. Trainings on this machine follow the file from then on, in layers of the
+sizes that were measured, as long as the GPU, PyTorch, Triton, cuDNN and this package are the same;
+remove it and they do not. A second call adds other sizes.
 
-Takes a few minutes. Nothing is ever measured otherwise."""
+Each is measured by itself, without what a convolution in Triton spares the norms beside it. Takes a
+few minutes. Nothing is ever measured otherwise."""
 SMALLEST = 32
 
 
@@ -30,7 +32,7 @@ class TuneOptions:
     """Side of the pictures that networks see (--crop_size), in pixels."""
     batch: int = 1
     """Pictures per step (--batch_size)."""
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     """Of the convolutions."""
     rounds: int = 9
     """Turns of each implementation; the median of them counts."""
@@ -55,12 +57,16 @@ def main(arguments: list[str]) -> int:
 
 def tune(options: TuneOptions, device_type: str = "cuda") -> int:
     """Measure and write as the options say; returns the exit status."""
+    import fcntl
+
     import torch
 
+    from cyclegan_fast import backend
     from cyclegan_fast.benchmark import tuning
     from cyclegan_fast.benchmark.ours import OursIteration
     from cyclegan_fast.io.pictures import write_bytes
     from cyclegan_fast.ops.reflect_conv2d import measured
+    from cyclegan_fast.training.runtime import configured
 
     if device_type == "cuda" and not torch.cuda.is_available():
         raise Failure(
@@ -78,18 +84,21 @@ def tune(options: TuneOptions, device_type: str = "cuda") -> int:
     file.parent.mkdir(parents=True, exist_ok=True)
     shape = (2, options.batch, 3, options.size, options.size)
     images = torch.rand(shape, device=device) * 2 - 1
-    step = OursIteration(options.precision, graph=False, images=(images[0], images[1]))
-    cases = tuning.cases_of_a_step(step)
-    del step
-    print(f"{len(cases)} cases on {measured.machine(device)['device']}", flush=True)
     found = []
-    for case in cases:
-        found.append(tuning.measure(case, device, options.rounds))
-        print(*tuning.lines(found[-1:]), sep="\n", flush=True)
-    before = _before(file, device)
+    with backend.use_backend("auto"):
+        step = OursIteration(options.precision, graph=False, images=(images[0], images[1]))
+        with configured(step.config):  # the library searches as it does in a training
+            cases = tuning.cases_of_a_step(step)
+            print(f"{len(cases)} cases on {measured.machine(device)['device']}", flush=True)
+            del step
+            for case in cases:
+                found.append(tuning.measure(case, device, options.rounds))
+                print(*tuning.lines(found[-1:]), sep="\n", flush=True)
     content = tuning.record(found, measured.machine(device))
-    content["layers"] = before | content["layers"]
-    write_bytes(file, (json.dumps(content, indent=1) + "\n").encode())
+    with file.with_name(f".{file.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two at once the second adds to the first one's
+        content["layers"] = _before(file, device) | content["layers"]
+        write_bytes(file, (json.dumps(content, indent=1) + "\n").encode())
     measured.forget()
     print(f"written to {printable(file)}")
     return 0

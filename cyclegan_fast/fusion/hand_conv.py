@@ -11,7 +11,7 @@ from collections.abc import Generator
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cyclegan_fast import backend
 from cyclegan_fast.fusion.hand_steps import Gradients, Tools, add_gradient
@@ -71,7 +71,7 @@ def forward(
         y = tools.result_of(step, layer, layout)
         module: Any = tools.modules[step.module]
         bias = tools.read(module.bias) if step.use_bias else None
-        left = before_norm and layout == torch.channels_last and _finishes(x)
+        left = before_norm and _finishes(y)
         tanh = step.act == "tanh"
         call, moments = into.forward_call(name, layer, bias, y, tanh=tanh, with_moments=left)
         yield call
@@ -111,7 +111,7 @@ def of_input(
     layer, of_result = _laid_out(layer, of_result, layout)
     of_x = torch.empty_like(layer.x)
     beside = None
-    if norm is not None and layout == torch.channels_last and _finishes(x):
+    if norm is not None and _finishes(norm.kept[0]):
         beside = _norm_of_input(norm, gradients, into.sums_of(name, layer))
     yield into.input_call(name, layer, of_result, y, of_x, beside)
     gradients.add(register, of_x)
@@ -152,8 +152,19 @@ def _layer(tools: Tools, step: ConvStep, x: Tensor) -> Layer | None:
     even = all(len(set(pair)) == 1 for pair in (module.stride, module.padding))
     if not even or set(module.dilation) != {1} or module.groups != 1:
         return None
+    if module.transposed and not _within_strides(module):
+        return None
     kind = "transposed" if module.transposed else "zeros"
     return Layer(x, weight, module.padding[0], module.stride[0], kind)
+
+
+def _within_strides(module: nn.ConvTranspose2d) -> bool:
+    """Whether the result is no larger than the stride times the input."""
+    stride, padding = int(module.stride[0]), int(module.padding[0])
+    return all(
+        more <= stride + 2 * padding - kernel
+        for more, kernel in zip(module.output_padding, module.kernel_size, strict=True)
+    )
 
 
 def _laid_out(layer: Layer, gradient: Tensor, layout: torch.memory_format) -> tuple[Layer, Tensor]:
@@ -162,7 +173,9 @@ def _laid_out(layer: Layer, gradient: Tensor, layout: torch.memory_format) -> tu
 
 
 def _finishes(x: Tensor) -> bool:
-    """Whether the norm beside can begin with what a convolution has left."""
+    """Whether the norm of x can begin with what a convolution has left: in channels_last alone."""
+    if _common.memory_format(x) != torch.channels_last:
+        return False
     return x.device.type == "cuda" or backend.resolve(NORM, x.device.type, x.dtype) == "triton"
 
 

@@ -13,6 +13,7 @@ import torch
 
 from cyclegan_fast import backend, draws
 from cyclegan_fast._version import __version__
+from cyclegan_fast.ops.reflect_conv2d import measured
 from cyclegan_fast.training.config import TrainConfig
 from cyclegan_fast.training.precision import resolve_device
 
@@ -77,4 +78,5 @@ def fingerprint(device: torch.device) -> dict[str, Any]:
         facts["gpu"] = torch.cuda.get_device_name(device)
         facts["cuda"] = torch.version.cuda
         facts["cudnn"] = torch.backends.cudnn.version()
+        facts["convolutions"] = measured.digest(device)
     return facts

@@ -83,7 +83,7 @@ def test_what_is_written_is_read_and_followed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(measured, "choice", measured._of_file)
     measured.forget()
     try:
-        assert "forward: implicit: it was measured to be the fastest here" in explain(x, weight)
+        assert "forward: implicit: measured to be the fastest here" in explain(x, weight)
         with backend.record() as served:
             y = reflect_conv2d(x, weight, padding=0)
         assert served == {("reflect_conv2d", "triton"): 1}
@@ -98,16 +98,45 @@ def test_measurements_of_another_set_up_do_not_count(tmp_path):
     content = tuning.record([], measured.machine(CPU)) | {"layers": {"a": {"fastest": "rows"}}}
     file.write_text(json.dumps(content))
     assert measured.read(file, CPU)
-    file.write_text(json.dumps(content | {"torch": "1.0"}))
-    assert measured.read(file, CPU) == {}
+    for other in ({"torch": "1.0"}, {"cyclegan_fast": "0.0"}, {"device": "NVIDIA H200"}):
+        file.write_text(json.dumps(content | other))
+        assert measured.read(file, CPU) == {}
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "layers": {"a": {}}}', "\0"])
+UNKNOWN = '{"format": 1, "layers": {"a": {"fastest": "winograd"}}}'
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": 1, "layers": {"a": {}}}', "\0", UNKNOWN]
+)
 def test_a_file_that_is_none_is_named(text, tmp_path):
     file = tmp_path / "table.json"
     file.write_text(text)
     with pytest.raises(TableError, match=r"table\.json: .*cyclegan-fast tune"):
         measured.read(file, CPU)
+
+
+def test_a_file_that_is_named_must_be_there(monkeypatch, tmp_path):
+    monkeypatch.setenv(measured.ENVIRONMENT, str(tmp_path / "typo.json"))
+    measured.forget()
+    try:
+        with pytest.raises(TableError, match="typo.json"):
+            measured._of_file(CPU)
+    finally:
+        measured.forget()
+
+
+def test_a_home_that_cannot_be_looked_into_has_no_measurements(monkeypatch):
+    def forbidden(_self):
+        raise PermissionError("no")
+
+    monkeypatch.delenv(measured.ENVIRONMENT, raising=False)
+    monkeypatch.setattr(measured.Path, "exists", forbidden)
+    measured.forget()
+    try:
+        assert measured._of_file(CPU) is measured._nothing
+    finally:
+        measured.forget()
 
 
 def test_where_the_file_lies(monkeypatch, tmp_path):

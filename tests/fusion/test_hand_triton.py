@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from cyclegan_fast import backend
+from cyclegan_fast import accelerate, backend
 from cyclegan_fast.fusion.hand import Part, alone
 from cyclegan_fast.ops import _into, _triton
 from cyclegan_fast.ops.instance_norm_act.into import Call as NormCall
@@ -110,6 +112,53 @@ def test_all_that_a_network_gives(kind, again, monkeypatch):
     assert not done.names["fwd", 1]
     assert done.names["finish", 1]
     assert done.names["bwd_finish", 1]
+
+
+class Mixed(nn.Module):
+    """A norm between convolutions: a result larger than the stride says, or two layouts."""
+
+    def __init__(self, up: nn.Module):
+        super().__init__()
+        self.up, self.norm, self.relu = up, nn.InstanceNorm2d(6), nn.ReLU()
+        self.pad, self.last = nn.ReflectionPad2d(1), nn.Conv2d(6, 5, 3)
+
+    def forward(self, x):
+        return self.last(self.pad(self.relu(self.norm(self.up(x)))))
+
+
+@pytest.mark.parametrize(
+    ("up", "last"),
+    [
+        (lambda: nn.ConvTranspose2d(3, 6, 2, stride=2, output_padding=1), FORMATS[1]),
+        (lambda: nn.ConvTranspose2d(3, 6, 4, stride=2, padding=1), FORMATS[1]),
+        (lambda: nn.Conv2d(3, 6, 3, padding=1), FORMATS[0]),
+    ],
+    ids=["larger than the stride says", "as the stride says", "one weight in another layout"],
+)
+def test_layers_of_other_networks(up, last):
+    torch.manual_seed(4)
+    plain = Mixed(up())
+    net = copy.deepcopy(plain)
+    if last == FORMATS[0]:  # the image is contiguous, and the last weight alone is not
+        net.last.weight.data = net.last.weight.data.contiguous(memory_format=FORMATS[1])
+    else:
+        net = net.to(memory_format=FORMATS[1])
+    memory_format = "preserve" if last == FORMATS[0] else "channels_last"
+    net = accelerate(net, memory_format=memory_format)
+    (x,) = pictures((9, 7), dtype=torch.float32)
+    with backend.use_backend("triton"):
+        walk = walk_of(net, x, 1)
+        made = alone(walk.forward([Part(x, True, True)]))
+        upstream = torch.randn_like(made.outputs[0])
+        (of_x,) = alone(walk.backward(made, [upstream]))
+    part = Part(x.double(), True, True)
+    truth = by_autograd(plain.double(), [part], [upstream.double()])
+    found = {"result": made.outputs[0], "picture": of_x} | gradients(net)
+    expected = {"result": truth[0][0], "picture": truth[1][0]} | truth[2]
+    for name, value in expected.items():
+        if found[name] is not None:
+            bound = 2e-5 * max(1.0, value.abs().max().item())
+            torch.testing.assert_close(found[name].double(), value, rtol=0, atol=bound, msg=name)
 
 
 def test_two_networks_share_every_launch(monkeypatch):

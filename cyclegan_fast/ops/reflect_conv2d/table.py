@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast import backend
+from cyclegan_fast.errors import BackendUnavailableError
 from cyclegan_fast.ops import _common
 from cyclegan_fast.ops.reflect_conv2d import measured
 from cyclegan_fast.ops.reflect_conv2d.layers import DIRECTIONS, Layer
@@ -135,6 +136,9 @@ def choose(direction: str, policy: str, layer: Layer) -> str:
         direction: one of layers.DIRECTIONS.
         policy: "auto", "native" or "triton".
         layer: what is computed.
+
+    Raises:
+        BackendUnavailableError: "triton" was asked for and cannot serve.
     """
     return _chosen_with_reason(direction, policy, layer)[0]
 
@@ -169,16 +173,18 @@ def explain(x: Tensor, weight: Tensor, padding: int = 0, stride: int = 1) -> str
 def _chosen_with_reason(direction: str, policy: str, layer: Layer) -> tuple[str, str]:
     if policy == "native":
         return "library", "asked for by name"
-    choices = list(reversed(_chosen))
+    choices = [(choice, "chosen for this run") for choice in reversed(_chosen)]
     if policy == "auto":
-        choices.append(measured.choice(layer.device))
-    for choice in choices:
+        choices.append((measured.choice(layer.device), "measured to be the fastest here"))
+    for choice, why in choices:
         name = choice(layer, direction)
         if name is not None and why_not(name, layer) is None:
-            return name, "it was measured to be the fastest here"
-    names: tuple[str, ...] = TRITON if layer.kind == "reflect" else ("library",)
+            return name, why
+    if policy == "triton" and layer.kind != "reflect":
+        return "library", "PyTorch's own convolution, no op that Triton was asked for"
+    names: tuple[str, ...] = TRITON
     why = "asked for by name"
-    if policy != "triton":
+    if policy == "auto":
         capability = _capability(layer.device.index) if layer.device.type == "cuda" else None
         _, names, why, *_ = row(layer.device.type, capability, layer.dtype)
     reasons: list[str] = []
@@ -187,7 +193,12 @@ def _chosen_with_reason(direction: str, policy: str, layer: Layer) -> tuple[str,
         if reason is None:
             return name, "; ".join([why, *reasons])
         reasons.append(f"{name} cannot serve: {reason}")
-    return "library", "; ".join(reasons)
+    if policy == "auto":
+        return "library", "; ".join(reasons)
+    raise BackendUnavailableError(
+        f"{STEM}: back end 'triton' was asked for, and none of its implementations can serve: "
+        f"{'; '.join(reasons)}. Use use_backend('auto') to let the package choose."
+    )
 
 
 @torch.compiler.assume_constant_result

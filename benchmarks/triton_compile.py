@@ -205,7 +205,7 @@ def _beside_convolutions(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[],
             mean, rstd = torch.empty(2, n, 256, dtype=wide)
             weight, bias = torch.empty(2, 256, dtype=wide) if full else (None, None)
             skip = torch.empty_like(x) if full else None
-            moments, sums = (torch.empty(n, 32, rows, 256, dtype=wide) for rows in (3, 2))
+            moments, sums = (torch.empty(n, 33, rows, 256, dtype=wide) for rows in (3, 2))
             options = f"{n} of {size}x{size}, act {act}, pad {pad}" + ", all operands" * full
             how = (act, 0.2, pad)
             forward = (x, weight, bias, skip, moments, 128, 66, *how, 1e-5, y, mean, rstd)

@@ -137,6 +137,7 @@ def instance_norm_act_finish(
 ) -> None:
     """Write y, mean and rstd from moments of x; as in csrc/registration.cpp."""
     _triton.check_plane("instance_norm_act", y)
+    _check_partial(x, moments, 3)
     operands = (x, weight, bias, residual, y, mean, rstd, moments)
     found = Chunks(moments.shape[1], each, pitch, own=False)
     _write(operands, act, negative_slope, pad, eps, found)
@@ -246,11 +247,22 @@ def instance_norm_act_bwd_finish(
     sums: Tensor,
 ) -> None:
     """Write grad_x, grad_residual and sums from partial sums; as in csrc/registration.cpp."""
+    _check_partial(x, partial, 2)
     read = (x, weight, bias, mean, rstd, grad_y, grad_skip)
     written = (grad_x, grad_residual, sums)
     stage = (False, True)
     chunks = partial.shape[1]
     _backward(read, written, act, negative_slope, pad, partial, chunks, stage, kept=False)
+
+
+def _check_partial(x: Tensor, partial: Tensor, rows: int) -> None:
+    n, c = x.shape[:2]
+    fits = partial.dim() == 4 and partial.shape == (n, partial.shape[1], rows, c)
+    if not fits or partial.shape[1] > MOST_CHUNKS or not _triton.is_channels_last(x):
+        raise ValueError(
+            f"instance_norm_act: what a convolution leaves must be of a channels_last image, "
+            f"[{n}, at most {MOST_CHUNKS} chunks, {rows}, {c}], got {list(partial.shape)}"
+        )
 
 
 def _backward(

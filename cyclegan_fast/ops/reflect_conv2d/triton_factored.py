@@ -82,7 +82,7 @@ def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> 
     most = plan.TILES[x.element_size()].channels
     with _triton.on(x):
         # From tensor memory (sm_100) a thread takes a pixel's channels: moments of 64 spill.
-        block_o = plan.block(y.shape[1], most // 2 if _generation() == 10 else most)
+        block_o = plan.block(y.shape[1], most // 2 if _generation() in (10, 11) else most)
         programs = len(x) * chunks * triton.cdiv(y.shape[1], block_o)
         reflect_conv2d_factored_fwd_kernel[(programs, len(calls))](
             *_both(calls, "x", "weight", "bias", "y", "moments"),

@@ -66,35 +66,50 @@ def backward(
     made = _gradients(x, weight, needs)
     layer = Layer(x, weight, padding, stride)
     of_x, of_weight = (choose(f"gradient_of_{what}", policy, layer) for what in ("input", "weight"))
-    if not x.numel():
-        for gradient in made:
-            gradient.zero_()
-    else:
-        by_library = (
-            needs_x and of_x == "library",
-            needs_weight and of_weight == "library",
-            needs_bias and of_weight == "library",
-        )
-        if any(by_library):
-            found = library.gradients(grad_y, y, x, weight, padding, stride, by_library)
-            grad_x, grad_weight, grad_bias = (
-                like if gradient is None else _laid_out(gradient, like)
-                for gradient, like in zip(found, made, strict=True)
-            )
-            made = (grad_x, grad_weight, grad_bias)
-        if needs_x and of_x != "library":
+    by_library = [of_x == "library", *[of_weight == "library"] * 2]
+    if x.numel():
+        made = _by_library(grad_y, y, layer, made, needs, by_library)
+        if needs_x and not by_library[0]:
             call = OfInput(grad_y, y, weight, made[0])
             implementation(of_x).gradient_of_input([call], padding, stride)
-        if (needs_weight or needs_bias) and of_weight != "library":
+        if (needs_weight or needs_bias) and not by_library[1]:
             kernels = implementation(of_weight)
             size = kernels.workspace(grad_y.shape, weight.shape)
             wanted = (made[1] if needs_weight else None, made[2] if needs_bias else None)
             workspace = x.new_empty((size,), dtype=torch.float32)
-            kernels.gradient_of_weight(
-                [OfWeight(grad_y, y, x, *wanted, workspace)], padding, stride
-            )
-    backend.count(f"{STEM}_backward", BACKEND_OF[of_x if needs_x else of_weight])
+            weight_call = OfWeight(grad_y, y, x, *wanted, workspace)
+            kernels.gradient_of_weight([weight_call], padding, stride)
+    else:
+        for gradient in made:
+            gradient.zero_()
+    served = [of_x] * needs_x + [of_weight] * (needs_weight or needs_bias)
+    for name in dict.fromkeys(BACKEND_OF[name] for name in served):
+        backend.count(f"{STEM}_backward", name)
     return made
+
+
+def _by_library(
+    grad_y: Tensor,
+    y: Tensor | None,
+    layer: Layer,
+    made: tuple[Tensor, Tensor, Tensor],
+    needs: tuple[bool, bool, bool],
+    by_library: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients with those that the library makes among them."""
+    x, weight, padding, stride, _ = layer
+    needs_x, needs_weight, needs_bias = (
+        need and library_makes for need, library_makes in zip(needs, by_library, strict=True)
+    )
+    if not (needs_x or needs_weight or needs_bias):
+        return made
+    asked = (needs_x, needs_weight, needs_bias)
+    found = library.gradients(grad_y, y, x, weight, padding, stride, asked)
+    of_x, of_weight, of_bias = (
+        like if gradient is None else _laid_out(gradient, like)
+        for gradient, like in zip(found, made, strict=True)
+    )
+    return of_x, of_weight, of_bias
 
 
 @backward.register_fake

@@ -59,6 +59,9 @@ def markdown(name: str, content: dict[str, Any]) -> str:
     parts += _goals(content)
     for section, record in _ops(content):
         parts.append(_op_table(section, record))
+    for section, record in sorted(content.items()):
+        if section.startswith("convolutions "):
+            parts.append(_convolutions(section, record))
     if "report" in content:
         parts.append(_units(content["report"]["units"]))
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
@@ -145,7 +148,8 @@ def _range(values: list[float]) -> str:
 def _ops(content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Sections of ops, by op, size and batch as numbers."""
     found = [(match, record) for s, record in content.items() if (match := SECTION.match(s))]
-    found = [(m, record) for m, record in found if m["op"] not in ("step", "train", "profile")]
+    others = ("step", "train", "profile", "convolutions")
+    found = [(m, record) for m, record in found if m["op"] not in others]
     found.sort(key=lambda item: (item[0]["op"], int(item[0]["size"]), int(item[0]["batch"])))
     return [(match.string, record) for match, record in found]
 
@@ -168,6 +172,28 @@ def _op_table(section: str, record: dict[str, Any]) -> str:
             f"| {row['case']}, {row['direction']} | {times} | {row['bytes']} | {row['gb_per_s']} | "
             f"{share} | {row.get('cache', '-')} |"
         )
+    return "\n".join(lines)
+
+
+def _convolutions(section: str, record: dict[str, Any]) -> str:
+    rows = record["rows"]
+    names = sorted({name for row in rows for name in row["microseconds"]})
+    lines = [
+        f"## {section}",
+        "",
+        f"Microseconds (share of a large matrix product's rate); {device_words(record['machine'])}.",
+        "",
+        f"| | {' | '.join(names)} |",
+        f"| --- |{' ---: |' * len(names)}",
+    ]
+    for row in rows:
+        cells = [
+            f"{row['microseconds'][name]} ({row['share_of_product'][name]:.2f})"
+            if name in row["microseconds"]
+            else "-"
+            for name in names
+        ]
+        lines.append(f"| {row['case']}, {row['direction']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -258,7 +258,8 @@ def instance_norm_act_bwd_finish(
 def _check_partial(x: Tensor, partial: Tensor, rows: int) -> None:
     n, c = x.shape[:2]
     fits = partial.dim() == 4 and partial.shape == (n, partial.shape[1], rows, c)
-    if not fits or partial.shape[1] > MOST_CHUNKS or not _triton.is_channels_last(x):
+    dense = x.is_contiguous(memory_format=torch.channels_last)
+    if not fits or partial.shape[1] > MOST_CHUNKS or not dense:
         raise ValueError(
             f"instance_norm_act: what a convolution leaves must be of a channels_last image, "
             f"[{n}, at most {MOST_CHUNKS} chunks, {rows}, {c}], got {list(partial.shape)}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from cyclegan_fast.ops import _triton
 from cyclegan_fast.ops._triton import of_call, reflected
 from cyclegan_fast.ops.reflect_conv2d.beside_norm import NormOfInput
 from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import tile_sums
@@ -33,7 +33,7 @@ def left(
         raise ValueError(
             f"reflect_conv2d: partial must have {chunks} chunks, got {partials[0].shape[1]}"
         )
-    if norm is not None and not _triton.is_channels_last(norm.x):
+    if norm is not None and not norm.x.is_contiguous(memory_format=torch.channels_last):
         raise ValueError("reflect_conv2d: the norm's x must be channels_last for sums of it")
     skip = None if norm is None else norm.skip
     leaves = "sums" if norm is not None else "" if partials[0] is None else "moments"

@@ -181,7 +181,7 @@ def _convolutions(section: str, record: dict[str, Any]) -> str:
     lines = [
         f"## {section}",
         "",
-        f"Microseconds (share of a large matrix product's rate); {device_words(record['machine'])}.",
+        f"Microseconds (share of a large product's rate); {device_words(record['machine'])}.",
         "",
         f"| | {' | '.join(names)} |",
         f"| --- |{' ---: |' * len(names)}",

@@ -60,12 +60,12 @@ def forward(
         leave them.
     """
     x = _common.dense(registers[step.inputs[0]])
-    layer = _layer(tools, step, x)
-    name = "library" if layer is None else choose("forward", backend.policy(), layer)
+    ours = _in_triton(tools, step, x, "forward")
     moments = None
-    if layer is None or name == "library":
+    if ours is None:
         y = tools.convolution(step, x)
     else:
+        name, layer = ours
         layout = layout_of(x, layer.weight)
         layer = layer._replace(x=x.contiguous(memory_format=layout))
         y = tools.result_of(step, layer, layout)
@@ -100,15 +100,14 @@ def of_input(
         span = gradients.pictures
         x, of_result = x[span], of_result[span]
         y = None if y is None else y[span]
-    layer = _layer(tools, step, x)
-    name = "library" if layer is None else choose("gradient_of_input", backend.policy(), layer)
-    if layer is None or name == "library":
+    ours = _in_triton(tools, step, x, "gradient_of_input")
+    if ours is None:
         of_x, _, _ = tools.gradients(step, x, y, of_result, (True, False, False))
         if of_x is not None:
             gradients.add(register, of_x)
         return None
-    layout = layout_of(x, layer.weight)
-    layer, of_result = _laid_out(layer, of_result, layout)
+    name, layer = ours
+    layer, of_result = _laid_out(layer, of_result)
     of_x = torch.empty_like(layer.x)
     beside = None
     if norm is not None and _finishes(norm.kept[0]):
@@ -127,26 +126,33 @@ def of_weight(
     weight, bias = (p is not None and p.requires_grad for p in wanted)
     if not weight and not bias:
         return
-    layer = _layer(tools, step, x)
-    name = "library" if layer is None else choose("gradient_of_weight", backend.policy(), layer)
-    found: tuple[Tensor | None, ...]
-    if layer is None or name == "library":
-        _, *found_here = tools.gradients(step, x, y, of_result, (False, weight, bias))
-        found = tuple(found_here)
+    ours = _in_triton(tools, step, x, "gradient_of_weight")
+    if ours is None:
+        _, *found = tools.gradients(step, x, y, of_result, (False, weight, bias))
     else:
-        layer, of_result = _laid_out(layer, of_result, layout_of(x, layer.weight))
-        call, *of_both = into.weight_call(name, layer, of_result, y, weight=weight, bias=bias)
+        name, layer = ours
+        layer, of_result = _laid_out(layer, of_result)
+        call, *found = into.weight_call(name, layer, of_result, y, weight=weight, bias=bias)
         yield call
-        found = tuple(of_both)
     for given, gradient in zip(wanted, found, strict=True):
         if given is not None and gradient is not None:
             add_gradient(given, gradient)
 
 
-def _layer(tools: Tools, step: ConvStep, x: Tensor) -> Layer | None:
-    """Return what a step computes, or None if it is PyTorch's alone."""
+def _in_triton(tools: Tools, step: ConvStep, x: Tensor, direction: str) -> tuple[str, Layer] | None:
+    """Return the implementation in Triton that serves, and what it computes; None: none does."""
     module: Any = tools.modules[step.module]
-    weight = _common.dense(tools.read(module.weight))
+    layer = _layer(module, step, x)
+    name = "library" if layer is None else choose(direction, backend.policy(), layer)
+    if layer is None or name == "library":
+        return None
+    # Read here and not for the table, which looks at sizes: reading may round the whole weight.
+    return name, layer._replace(weight=_common.dense(tools.read(module.weight)))
+
+
+def _layer(module: Any, step: ConvStep, x: Tensor) -> Layer | None:
+    """Return what a step computes, or None if it is PyTorch's alone."""
+    weight = module.weight
     if step.served:
         return Layer(x, weight, step.pad, module.stride[0])
     even = all(len(set(pair)) == 1 for pair in (module.stride, module.padding))
@@ -167,7 +173,8 @@ def _within_strides(module: nn.ConvTranspose2d) -> bool:
     )
 
 
-def _laid_out(layer: Layer, gradient: Tensor, layout: torch.memory_format) -> tuple[Layer, Tensor]:
+def _laid_out(layer: Layer, gradient: Tensor) -> tuple[Layer, Tensor]:
+    layout = layout_of(layer.x, layer.weight)
     x = layer.x.contiguous(memory_format=layout)
     return layer._replace(x=x), gradient.contiguous(memory_format=layout)
 

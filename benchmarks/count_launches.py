@@ -23,9 +23,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
+import count_convolutions as convolutions
 import harness
 import least_bytes
 import torch
+from count_convolutions import size
 from count_triton import in_triton
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -36,8 +38,6 @@ from cyclegan_fast.benchmark.ours import OursIteration
 from cyclegan_fast.benchmark.plain import PlainIteration, Setup
 from cyclegan_fast.ops import _common
 from cyclegan_fast.ops.adam import triton_kernels
-from cyclegan_fast.ops.reflect_conv2d import table
-from cyclegan_fast.ops.reflect_conv2d.layers import Layer
 
 RECORD = harness.RESULTS / "launches.json"
 # Nothing is launched where memory is only described or set aside.
@@ -145,7 +145,9 @@ class Counter(TorchDispatchMode):
         elif func.namespace == "cyclegan_fast" and name.startswith("reflect_conv2d"):
             # One operation to the dispatcher, which does not see what is called inside.
             forward = name == "reflect_conv2d"
-            counted = _reflect_conv2d if forward else _reflect_conv2d_backward
+            counted = (
+                convolutions.reflect_conv2d if forward else convolutions.reflect_conv2d_backward
+            )
             for group, part, moved in counted(args, result):
                 self.groups[group].add(part, 1, moved)
         elif func.namespace == "cyclegan_fast":
@@ -160,7 +162,7 @@ class Counter(TorchDispatchMode):
         elif name == "convolution":
             self.groups["convolutions"].add("fprop", 1, _bytes(args, kwargs, result))
         elif name == "convolution_backward":
-            for part, moved in _convolution_backward(args, result):
+            for part, moved in convolutions.convolution_backward(args, result):
                 self.groups["convolutions"].add(part, 1, moved)
         elif not func.is_view and name not in NO_LAUNCH:
             group = "optimisers" if "_fused_adam" in name else GROUPS.get(name, "other")
@@ -203,71 +205,18 @@ def _read_again(name: str, args, result=None) -> int:
     if "norm" not in name or _norm_launches(name, args) == 1:
         return 0
     if name in NORM_FORWARD:
-        return _size(args[0])
+        return size(args[0])
     if name == "instance_norm_act_bwd":
         grad_y, grad_skip, x = args[:3]
         kept = args[11]
         again = [kept] if kept is not None else [g for g in (grad_y, grad_skip) if g is not None]
-        return _size(x) + sum(map(_size, again))
+        return size(x) + sum(map(size, again))
     if name == "instance_norm_act_backward":
         grad_y, grad_skip, x = args[:3]
         kept = result[1]  # where the first stage has left the sum
         again = [kept] if kept.numel() else [g for g in (grad_y, grad_skip) if g is not None]
-        return _size(x) + sum(map(_size, again))
+        return size(x) + sum(map(size, again))
     return 0
-
-
-def _reflect_conv2d(args, result) -> Iterator[tuple[str, str, int]]:
-    """What the library path launches; Triton's one kernel reads and writes the same, unpadded."""
-    x, weight, bias, padding, stride, act, _channels_last, policy = args
-    native = table.choose("forward", policy, Layer(x, weight, padding, stride)) == "library"
-    padded = _padded_size(x, padding)
-    if padding and native:
-        yield "pads", "reflect_conv2d pad", _size(x) + padded
-    read = padded if native else _size(x)
-    biased = 0 if bias is None else _size(bias)
-    yield "convolutions", "fprop", read + _size(weight) + biased + _size(result)
-    if act == "tanh" and native:
-        yield "other", "tanh", 2 * _size(result)
-
-
-def _reflect_conv2d_backward(args, result) -> Iterator[tuple[str, str, int]]:
-    grad_y, y, x, weight, padding, stride, needs_x, needs_weight, needs_bias, policy = args
-    grad_x, grad_weight, grad_bias = result
-    layer = Layer(x, weight, padding, stride)
-    native = table.choose("gradient_of_weight", policy, layer) == "library"
-    padded = _padded_size(x, padding) if native else _size(x)
-    if y is not None and native:
-        yield "other", "tanh_backward", 3 * _size(grad_y)
-    read = _size(grad_y) + (0 if y is None or native else _size(y))
-    if needs_x:
-        yield "convolutions", "dgrad", read + _size(weight) + padded
-        if padding and native:
-            yield "pads", "reflect_conv2d pad backward", padded + _size(grad_x)
-    if needs_weight:
-        if padding and native:
-            yield "pads", "reflect_conv2d pad again", _size(x) + padded
-        yield "convolutions", "wgrad", read + padded + _size(grad_weight)
-    if needs_bias and (native or not needs_weight):
-        yield "convolutions", "gradient of a bias", read + _size(grad_bias)
-    if not native and (needs_weight or needs_bias):
-        yield "convolutions", "sum of splits", _size(grad_weight) + _size(grad_bias)
-
-
-def _padded_size(x: Tensor, padding: int) -> int:
-    n, c, h, w = x.shape
-    return n * c * (h + 2 * padding) * (w + 2 * padding) * x.element_size()
-
-
-def _convolution_backward(args, result) -> Iterator[tuple[str, int]]:
-    grad_y, x, weight = args[:3]
-    grad_x, grad_weight, grad_bias = result
-    if grad_x is not None:
-        yield "dgrad", _size(grad_y) + _size(weight) + _size(grad_x)
-    if grad_weight is not None:
-        yield "wgrad", _size(grad_y) + _size(x) + _size(grad_weight)
-    if grad_bias is not None:
-        yield "gradient of a bias", _size(grad_y) + _size(grad_bias)
 
 
 def _written(func, args, kwargs) -> list:
@@ -280,14 +229,7 @@ def _written(func, args, kwargs) -> list:
 
 def _bytes(*values) -> int:
     tensors = [t for t in tree_leaves(values) if isinstance(t, Tensor)]
-    return sum(map(_size, tensors))
-
-
-def _size(tensor: Tensor) -> int:
-    """Bytes of memory behind a tensor: an expanded one has less than its elements."""
-    if any(stride == 0 for stride in tensor.stride()):
-        return tensor.untyped_storage().nbytes()
-    return tensor.numel() * tensor.element_size()
+    return sum(map(size, tensors))
 
 
 def count(iteration: Callable[[], object], *, triton: bool = False) -> dict[str, Group]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from unittest import mock
 
+from count_convolutions import size
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -25,7 +26,7 @@ NAMES = {"forward": "fprop", "gradient_of_input": "dgrad", "gradient_of_weight":
 
 
 def _size(*tensors: Tensor | None) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+    return sum(size(t) for t in tensors if t is not None)
 
 
 def _first_that_serves(layer: table.Layer, _direction: str) -> str:

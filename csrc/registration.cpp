@@ -70,6 +70,7 @@ STABLE_TORCH_LIBRARY(cyclegan_fast_C, library) {
   library.def("reflect_conv2d_winograd_gather(Tensor products, Tensor(a!) grad_weight) -> ()");
 
   library.def("reflect_pad2d_fwd(Tensor x, int pad, Tensor(a!) y) -> ()");
+  library.def("reflect_pad2d_copy(Tensor x, int pad, Tensor(a!) y) -> ()");
   library.def("reflect_pad2d_bwd(Tensor grad_y, int pad, Tensor(a!) grad_x) -> ()");
 
   library.def(

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from cyclegan_fast import accelerate, backend
-from cyclegan_fast.fusion.hand import Part, alone
+from cyclegan_fast.fusion.hand import alone
+from cyclegan_fast.fusion.hand_runs import Part
 from cyclegan_fast.ops import _into, _triton
 from cyclegan_fast.ops.instance_norm_act.into import Call as NormCall
 from cyclegan_fast.ops.reflect_conv2d import into, table

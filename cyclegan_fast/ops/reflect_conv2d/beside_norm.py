@@ -49,6 +49,7 @@ class NormOfInput(NamedTuple):
             way; or None.
         partial: [N, chunks, 2, C] float32, written: sums of dz and of dz xhat of the padded pixels
             of each tile, where dz is the gradient at the activation's input.
+        masked: write dz, skip included, in the place of the gradient; pad is 0 then.
     """
 
     x: Tensor
@@ -61,3 +62,47 @@ class NormOfInput(NamedTuple):
     pad: int
     skip: Tensor | None
     partial: Tensor
+    masked: bool = False
+
+
+class Normalised(NamedTuple):
+    """The norm before a convolution, which it applies while it loads the norm's input.
+
+    What it reads is ``act((x - mean) rstd weight + bias)`` in x's dtype, padded after that.
+
+    Attributes:
+        mean: [N, C] float32.
+        rstd: [N, C] float32.
+        weight: [C] float32, of several layers [layers, C]; or None.
+        bias: likewise.
+        act: 0 none, 1 relu, 2 leaky_relu.
+        negative_slope: of leaky_relu.
+    """
+
+    mean: Tensor
+    rstd: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    act: int
+    negative_slope: float
+
+
+class NormGradient(NamedTuple):
+    """The backward of the norm behind a convolution, done while it loads dz, masked as it came.
+
+    What it reads is ``rstd weight (dz - sums[0] / P - xhat sums[1] / P)`` in dz's dtype, where P is
+    the number of pixels.
+
+    Attributes:
+        x: [N, C, H, W], the norm's input, in dz's layout.
+        mean: [N, C] float32.
+        rstd: [N, C] float32.
+        weight: [C] float32, of several layers [layers, C]; or None.
+        sums: [N, 2, C] float32, of dz and of dz xhat over all pixels.
+    """
+
+    x: Tensor
+    mean: Tensor
+    rstd: Tensor
+    weight: Tensor | None
+    sums: Tensor

@@ -11,7 +11,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from cyclegan_fast.ops.reflect_conv2d.beside_norm import NormOfInput
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import (
+    Moments,
+    Normalised,
+    NormGradient,
+    NormOfInput,
+)
 
 
 class Forward(NamedTuple):
@@ -23,6 +28,7 @@ class Forward(NamedTuple):
         bias: [C_out] or None.
         y: [N, C_out, OH, OW], written.
         moments: [N, chunks, 3, C_out] float32, written, see beside_norm.Moments; or None.
+        norm: of which x is the input; or None: x is read as it is.
     """
 
     x: Tensor
@@ -30,6 +36,7 @@ class Forward(NamedTuple):
     bias: Tensor | None
     y: Tensor
     moments: Tensor | None = None
+    norm: Normalised | None = None
 
 
 class OfInput(NamedTuple):
@@ -41,6 +48,7 @@ class OfInput(NamedTuple):
         weight: [C_out, C, KH, KW].
         grad_x: [N, C, H, W], written.
         norm: the norm that has made x, whose sums are wanted; or None.
+        of_norm: the norm behind, of which grad_y is dz; or None: grad_y is read as it is.
     """
 
     grad_y: Tensor
@@ -48,10 +56,14 @@ class OfInput(NamedTuple):
     weight: Tensor
     grad_x: Tensor
     norm: NormOfInput | None = None
+    of_norm: NormGradient | None = None
 
 
 class OfWeight(NamedTuple):
-    """The gradients of a convolution's weight and bias.
+    """The gradients of a convolution's weight and bias, or of several alike.
+
+    Of L layers all images lie behind each other: those of layer l are ``l N`` to ``(l + 1) N`` of
+    L N; grad_weight is [L, C_out, C, KH, KW] then, and grad_bias [L, C_out].
 
     Attributes:
         grad_y: [N, C_out, OH, OW].
@@ -60,6 +72,9 @@ class OfWeight(NamedTuple):
         grad_weight: [C_out, C, KH, KW], in x's dtype or float32, written; or None.
         grad_bias: [C_out], likewise.
         workspace: float32.
+        norm: of which x is the input; or None: x is read as it is.
+        of_norm: the norm behind, of which grad_y is dz; or None: grad_y is read as it is.
+        groups: L.
     """
 
     grad_y: Tensor
@@ -68,3 +83,38 @@ class OfWeight(NamedTuple):
     grad_weight: Tensor | None
     grad_bias: Tensor | None
     workspace: Tensor
+    norm: Normalised | None = None
+    of_norm: NormGradient | None = None
+    groups: int = 1
+
+
+class Statistics(NamedTuple):
+    """A norm's mean and deviation.
+
+    Attributes:
+        moments: of the norm's input.
+        height: of the plane.
+        width: of the plane.
+        eps: added to the variance.
+        mean: [N, C] float32, written.
+        rstd: [N, C] float32, written.
+    """
+
+    moments: Moments
+    height: int
+    width: int
+    eps: float
+    mean: Tensor
+    rstd: Tensor
+
+
+class Sums(NamedTuple):
+    """The two sums of a norm's backward.
+
+    Attributes:
+        partial: [N, chunks, 2, C] float32.
+        sums: [N, 2, C] float32, written.
+    """
+
+    partial: Tensor
+    sums: Tensor

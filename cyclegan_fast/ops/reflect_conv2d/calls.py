@@ -51,7 +51,7 @@ class OfInput(NamedTuple):
 
 
 class OfWeight(NamedTuple):
-    """The gradients of a convolution's weight and bias.
+    """The gradients of a convolution's weight and bias, or of several layers' of the same sizes.
 
     Attributes:
         grad_y: [N, C_out, OH, OW].
@@ -59,7 +59,10 @@ class OfWeight(NamedTuple):
         x: [N, C, H, W].
         grad_weight: [C_out, C, KH, KW], in x's dtype or float32, written; or None.
         grad_bias: [C_out], likewise.
-        workspace: float32.
+        workspace: float32, of as many elements as the implementation's workspace() says.
+        groups: layers, if more than one: then grad_y, y and x have the images of the first layer,
+            behind them those of the second, and so on; grad_weight is [groups, C_out, C, KH, KW],
+            each layer's dense and behind the one before, and grad_bias [groups, C_out].
     """
 
     grad_y: Tensor
@@ -68,3 +71,4 @@ class OfWeight(NamedTuple):
     grad_weight: Tensor | None
     grad_bias: Tensor | None
     workspace: Tensor
+    groups: int = 1

@@ -147,6 +147,18 @@ def _rows_launches(dtype: torch.dtype) -> Iterator[Launch]:
         of_input = OfInput(y, None, weight, x, norm)
         yield what, partial(rows.gradient_of_input, [of_input] * calls, 0, 1)
         yield what, partial(rows.gradient_of_weight, [of_weight] * calls, 0, 1)
+    yield from _trunks_launches(dtype)
+
+
+def _trunks_launches(dtype: torch.dtype) -> Iterator[Launch]:
+    """The gradients of a generator's trunk in one launch, which writes them: one network, two."""
+    x, y = (image(dtype, torch.channels_last, 18, 256, size) for size in (66, 64))
+    weights = torch.empty(18, 256, 3, 3, 256).permute(0, 1, 4, 2, 3)
+    work = torch.empty(rows.workspace(y.shape, weights.shape[1:], 18))
+    for calls in (1, 2):
+        of_weight = OfWeight(y, None, x, weights, None, work, groups=18)
+        what = f"rows, {calls} of 18 layers of 256 channels, 3x3, 66x66"
+        yield what, partial(rows.gradient_of_weight, [of_weight] * calls, 0, 1)
 
 
 def _factored_launches(dtype: torch.dtype) -> Iterator[Launch]:

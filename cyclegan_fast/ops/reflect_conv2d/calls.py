@@ -71,7 +71,7 @@ class OfWeight(NamedTuple):
         x: [N, C, H, W].
         grad_weight: [C_out, C, KH, KW], in x's dtype or float32, written; or None.
         grad_bias: [C_out], likewise.
-        workspace: float32.
+        workspace: float32, of as many elements as the implementation's workspace() says.
         norm: of which x is the input; or None: x is read as it is.
         of_norm: the norm behind, of which grad_y is dz; or None: grad_y is read as it is.
         groups: L.

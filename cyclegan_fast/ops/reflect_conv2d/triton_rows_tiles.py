@@ -46,7 +46,7 @@ PROGRAMS = 132
 
 
 class Split(NamedTuple):
-    """How the sum over pixels is cut: in blocks of height x width, `blocks` of them a split."""
+    """How a layer's sum over pixels is cut: in blocks of height x width, `blocks` a split."""
 
     height: int
     width: int
@@ -81,8 +81,10 @@ def chunks(positions: int) -> tuple[int, int]:
     return triton.cdiv(blocks, each), each * EACH
 
 
-def split(out_shape: Sequence[int], weight_shape: Sequence[int], tiles: Tiles) -> Split:
-    """Return how the weight's gradient is cut."""
+def split(
+    out_shape: Sequence[int], weight_shape: Sequence[int], tiles: Tiles, groups: int = 1
+) -> Split:
+    """Return how the gradient of each layer's weight is cut; out_shape is of all the layers."""
     n, out_channels, out_height, out_width = out_shape
     _, channels, *kernel = weight_shape
 
@@ -92,10 +94,10 @@ def split(out_shape: Sequence[int], weight_shape: Sequence[int], tiles: Tiles) -
     # The fewest blocks, so the fewest pixels that are none; of those the widest.
     widths = [tiles.inner >> k for k in range(tiles.inner.bit_length())]
     width = min(widths, key=in_image)
-    programs = kernel[0] * kernel[1]
+    programs = groups * kernel[0] * kernel[1]
     for n_channels in (out_channels, channels):
         programs *= n_channels // side(n_channels, tiles.channels)
-    blocks = n * in_image(width)
+    blocks = n // groups * in_image(width)
     each = triton.cdiv(blocks, max(1, min(PROGRAMS // programs, blocks)))
     return Split(tiles.inner // width, width, each, triton.cdiv(blocks, each))
 

@@ -41,7 +41,7 @@ TWO = ((2, 32, 5, 6), (16, 32, 2, 2))
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    small = cut.Tiles(16, 32, 32, 4, 1)
+    small = cut.Tiles(16, 32, 32, 4, 1, 1)
     monkeypatch.setattr(cut, "TILES", dict.fromkeys(cut.TILES, small))
     monkeypatch.setattr(cut, "EACH", 16)
     monkeypatch.setattr(cut, "MOST_CHUNKS", 2)
@@ -107,7 +107,7 @@ def test_gradient_of_bias_alone():
 
 @pytest.mark.parametrize("inner", [16, 64])
 def test_blocks_of_pixels(inner, form, monkeypatch):
-    small = cut.Tiles(16, 32, inner, 4, 1)
+    small = cut.Tiles(16, 32, inner, 4, 1, 1)
     monkeypatch.setattr(cut, "TILES", dict.fromkeys(cut.TILES, small))
     heights = []
     for shape in [(3, 16, 5, 18), (5, 16, 9, 6)]:

@@ -123,6 +123,7 @@ def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> No
     out_channels, _, *kernel = a.weight.shape
     with _triton.on(a.grad_x):
         tiles = cut.tiles(a.grad_x)
+        stages = tiles.stages if a.y is None else tiles.stages_of_tanh
         block_p = tiles.positions
         block_c = cut.side(channels, tiles.channels)
         positions = height * width
@@ -146,7 +147,7 @@ def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> No
             BLOCK_P=block_p,
             BLOCK_C=block_c,
             BLOCK_O=cut.side(out_channels, tiles.inner),
-            **operands.resources(tiles.warps, tiles.stages),
+            **operands.resources(tiles.warps, stages),
         )
 
 
@@ -163,6 +164,7 @@ def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> 
     kernel = [height - a.grad_y.shape[2] + 1, width - a.grad_y.shape[3] + 1]
     with _triton.on(a.x):
         tiles = cut.tiles(a.x)
+        stages = tiles.stages if a.y is None else tiles.stages_of_tanh
         weight_shape = (out_channels, channels, *kernel)
         split = cut.split(a.grad_y.shape, weight_shape, tiles, groups)
         block_o = cut.side(out_channels, tiles.channels)
@@ -209,7 +211,7 @@ def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> 
             BLOCK_O=block_o,
             BLOCK_C=block_c,
             # The bias's sums pass shared memory too: on sm_120 there is none beside four stages.
-            **operands.resources(tiles.warps, tiles.stages - (a.grad_bias is not None)),
+            **operands.resources(tiles.warps, stages - (a.grad_bias is not None)),
         )
         if split.splits > 1:
             add_splits(calls, split.splits)

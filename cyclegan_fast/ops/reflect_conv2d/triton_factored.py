@@ -70,7 +70,7 @@ def why_not(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
 def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> None:
     """Write the results of one or two calls, and their moments where asked for."""
     del stride  # 1
-    x, weight, _, y, moments = calls[0]
+    x, weight, _, y, moments, *_ = calls[0]
     operands.check_pixels(x, y)
     if _few_results(weight):
         if moments is not None:
@@ -101,7 +101,7 @@ def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> 
 def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> None:
     """Write the gradients of one or two images, and the sums of their norms where asked for."""
     del stride
-    grad_y, y, weight, grad_x, norm = calls[0]
+    grad_y, y, weight, grad_x, norm, *_ = calls[0]
     operands.check_pixels(grad_x, grad_y)
     names = ("grad_y", "grad_y" if y is None else "y")
     if not _few_results(weight):
@@ -140,7 +140,7 @@ def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> No
 def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> None:
     """Write the gradients of one or two weights and biases."""
     del stride
-    grad_y, y, x, grad_weight, grad_bias, _ = calls[0]
+    grad_y, y, x, grad_weight, grad_bias, *_ = calls[0]
     operands.check_pixels(x, grad_y)
     n, channels, height, width = x.shape
     _, out_channels, out_height, out_width = grad_y.shape

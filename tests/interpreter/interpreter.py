@@ -35,7 +35,7 @@ from cyclegan_fast.ops.augment import triton_kernels as augment
 from cyclegan_fast.ops.generator_loss import triton_kernels as generator_loss
 from cyclegan_fast.ops.instance_norm_act import triton_kernels as instance_norm_act
 from cyclegan_fast.ops.pool_exchange import triton_kernels as pool_exchange
-from cyclegan_fast.ops.reflect_conv2d import triton_implicit as reflect_conv2d
+from cyclegan_fast.ops.reflect_conv2d import triton_implicit_tiles as reflect_conv2d
 from cyclegan_fast.ops.reflect_conv2d import triton_rows_tiles as rows
 from cyclegan_fast.ops.reflect_pad2d import triton_kernels as reflect_pad2d
 

@@ -28,7 +28,7 @@ class Forward(NamedTuple):
         bias: [C_out] or None.
         y: [N, C_out, OH, OW], written.
         moments: [N, chunks, 3, C_out] float32, written, see beside_norm.Moments; or None.
-        norm: of which x is the input; or None: x is read as it is.
+        norm: what is applied to x while it is loaded; or None.
     """
 
     x: Tensor
@@ -48,7 +48,7 @@ class OfInput(NamedTuple):
         weight: [C_out, C, KH, KW].
         grad_x: [N, C, H, W], written.
         norm: the norm that has made x, whose sums are wanted; or None.
-        of_norm: the norm behind, of which grad_y is dz; or None: grad_y is read as it is.
+        of_norm: what is applied to grad_y while it is loaded; or None. Never beside y.
     """
 
     grad_y: Tensor
@@ -60,10 +60,7 @@ class OfInput(NamedTuple):
 
 
 class OfWeight(NamedTuple):
-    """The gradients of a convolution's weight and bias, or of several alike.
-
-    Of L layers all images lie behind each other: those of layer l are ``l N`` to ``(l + 1) N`` of
-    L N; grad_weight is [L, C_out, C, KH, KW] then, and grad_bias [L, C_out].
+    """The gradients of a convolution's weight and bias, or of several layers' of the same sizes.
 
     Attributes:
         grad_y: [N, C_out, OH, OW].
@@ -71,10 +68,12 @@ class OfWeight(NamedTuple):
         x: [N, C, H, W].
         grad_weight: [C_out, C, KH, KW], in x's dtype or float32, written; or None.
         grad_bias: [C_out], likewise.
-        workspace: float32, of as many elements as the implementation's workspace() says.
-        norm: of which x is the input; or None: x is read as it is.
-        of_norm: the norm behind, of which grad_y is dz; or None: grad_y is read as it is.
-        groups: L.
+        workspace: float32.
+        norm: what is applied to x while it is loaded; or None.
+        of_norm: what is applied to grad_y while it is loaded; or None. Never beside y.
+        groups: layers. If more than one, an equal part of N is each one's, in their order;
+            grad_weight is [groups, C_out, C, KH, KW] and grad_bias [groups, C_out], one layer's
+            gradient, dense, behind the other's.
     """
 
     grad_y: Tensor
@@ -89,12 +88,12 @@ class OfWeight(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """A norm's mean and deviation.
+    """Mean and rstd of a convolution's result.
 
     Attributes:
-        moments: of the norm's input.
-        height: of the plane.
-        width: of the plane.
+        moments: by chunks of each image, see beside_norm.Moments.
+        height: of the result.
+        width: of the result.
         eps: added to the variance.
         mean: [N, C] float32, written.
         rstd: [N, C] float32, written.
@@ -109,7 +108,7 @@ class Statistics(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """The two sums of a norm's backward.
+    """Both sums over each plane, see beside_norm.NormOfInput.
 
     Attributes:
         partial: [N, chunks, 2, C] float32.

@@ -177,9 +177,7 @@ def weight_call(
         )
     if bias:
         of_bias = like.new_empty((groups * channels,), dtype=torch.float32)
-    size = _kernels(name, layer).workspace(
-        grad_y.shape, like.shape, *([groups] if groups > 1 else [])
-    )
+    size = _kernels(name, layer).workspace(grad_y.shape, like.shape, groups)
     workspace = like.new_empty((size,), dtype=torch.float32)
     if groups > 1:
         of_weight = None if of_weight is None else of_weight.view(groups, *like.shape)

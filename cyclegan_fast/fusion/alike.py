@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import Any, NamedTuple
 
 from cyclegan_fast.fusion.neighbours import Neighbours
-from cyclegan_fast.fusion.steps import ConvStep, NormStep, Plan
+from cyclegan_fast.fusion.steps import ConvStep, Plan
 from cyclegan_fast.fusion.walk import Modules
 
 
@@ -28,14 +28,19 @@ class Row(NamedTuple):
 def rows(plan: Plan, modules: Modules, neighbours: Neighbours) -> dict[int, Row]:
     """Return the places of the convolutions between two norms of which there are several alike.
 
-    Those have the same sizes and stand between norms that do the same.
+    Those have the same sizes, and what they do of the norms beside them, if they do, is the same.
     """
     groups: dict[Any, list[int]] = defaultdict(list)
     for i, step in enumerate(plan.steps):
         between = i in neighbours.norm_before and i in neighbours.norm_behind
         if between and isinstance(step, ConvStep):
-            norms = neighbours.norm_before[i], neighbours.norm_behind[i]
-            what = (_layer(step, modules), *(_norm(neighbours.norm(j)) for j in norms))
+            before, behind = neighbours.norm_before[i], neighbours.norm_behind[i]
+            norm = neighbours.norm(before)
+            loaded = neighbours.need_not_write(before)
+            options = norm.act, norm.negative_slope, norm.weight is None, norm.bias is None
+            masked = neighbours.need_not_write_gradient(behind)
+            affine = neighbours.norm(behind).weight is not None
+            what = _layer(step, modules), norm.pad, loaded and options, masked and (affine,)
             groups[what].append(i)
     return {
         i: Row(alike[0], row, len(alike))
@@ -50,9 +55,3 @@ def _layer(step: ConvStep, modules: Modules) -> Any:
     weight = module.weight
     sizes = (tuple(weight.shape), weight.stride(), weight.dtype, module.stride, module.padding)
     return type(module), sizes, step.served, step.pad, step.act, step.use_bias
-
-
-def _norm(step: NormStep) -> Any:
-    affine = step.weight is not None, step.bias is not None
-    added = len(step.inputs) > 1
-    return step.act, step.negative_slope, step.pad, step.interior is None, added, affine

@@ -239,6 +239,8 @@ def correlate(
     call, other = calls[0], calls[-1]
     grad_y, x, groups = call.grad_y, call.x, call.groups
     operands.check_pixels(x, grad_y)
+    if len(x) % groups:
+        raise ValueError(f"reflect_conv2d: {len(x)} images must be of {groups} layers alike")
     shape, strides = cut.of_bias(grad_y.shape), (0, 0)
     if call.grad_weight is not None:
         weight = call.grad_weight if groups == 1 else call.grad_weight[0]

@@ -68,7 +68,7 @@ def _check(image: Tensor, norm: Normalised | NormGradient, act: Tensor | None, g
     """Raise unless a norm can be applied to an image that is loaded."""
     if act is not None:
         raise ValueError(
-            "reflect_conv2d: a tanh has no norm behind it: give of_norm or y, not both"
+            "reflect_conv2d: no norm stands behind a tanh: give of_norm or y, not both"
         )
     n, channels = image.shape[:2]
     shapes = {"mean": (n, channels), "rstd": (n, channels), "sums": (n, 2, channels)}

@@ -141,7 +141,10 @@ class Counter(TorchDispatchMode):
         result = compute(func, *args, **kwargs)
         if func.namespace == "cyclegan_fast_C":
             # A walk by hand calls the kernels themselves.
-            if name.endswith(("_fwd", "_bwd", "_pair")):  # the last argument is the workspace
+            if name.startswith("reflect_pad2d"):
+                group = "copies and casts" if name.endswith("copy") else "pads"
+                self.groups[group].add(name, 1, _bytes(args))
+            elif name.endswith(("_fwd", "_bwd", "_pair")):  # the last argument is the workspace
                 calls = _calls_of_a_pair(args) if name.endswith("_pair") else [args]
                 name = name.removesuffix("_pair")
                 moved = sum(_bytes(call[:-1]) + _read_again(name, call) for call in calls)

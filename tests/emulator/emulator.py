@@ -72,7 +72,8 @@ def build(sanitize: bool = False) -> Path:
 
 def library(name: str, sources: dict[Path, tuple[str, ...]], sanitize: bool) -> Path:
     """Compile sources, each with options of its own, and the emulator into one library."""
-    sources = sources | {HERE / "fibers.cpp": (), HERE / "runtime.cpp": ()}
+    layer = ("fibers.cpp", "hopper_emulator.cpp", "runtime.cpp")
+    sources = sources | dict.fromkeys((HERE / name for name in layer), ())
     torch_dir = Path(torch.__file__).parent
     # Loaded by this PyTorch alone, so its own version is the one to build for.
     major, minor = (int(part) for part in torch.__version__.split(".")[:2])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The convolutions of a plan by hand, each served as the table says (ops/reflect_conv2d/table.py).
 
-The device's library does them at once. A call of Triton's kernels is handed out before it is done,
+The device's library does them at once. A call of kernels of ours is handed out before it is done,
 so that whoever walks two networks can do both in one.
 """
 
@@ -60,7 +60,7 @@ def forward(
         leave them.
     """
     x = _common.dense(registers[step.inputs[0]])
-    ours = _in_triton(tools, step, x, "forward")
+    ours = _ours(tools, step, x, "forward")
     moments = None
     if ours is None:
         y = tools.convolution(step, x)
@@ -100,7 +100,7 @@ def of_input(
         span = gradients.pictures
         x, of_result = x[span], of_result[span]
         y = None if y is None else y[span]
-    ours = _in_triton(tools, step, x, "gradient_of_input")
+    ours = _ours(tools, step, x, "gradient_of_input")
     if ours is None:
         of_x, _, _ = tools.gradients(step, x, y, of_result, (True, False, False))
         if of_x is not None:
@@ -126,7 +126,7 @@ def of_weight(
     weight, bias = (p is not None and p.requires_grad for p in wanted)
     if not weight and not bias:
         return
-    ours = _in_triton(tools, step, x, "gradient_of_weight")
+    ours = _ours(tools, step, x, "gradient_of_weight")
     if ours is None:
         _, *found = tools.gradients(step, x, y, of_result, (False, weight, bias))
     else:
@@ -139,8 +139,8 @@ def of_weight(
             add_gradient(given, gradient)
 
 
-def _in_triton(tools: Tools, step: ConvStep, x: Tensor, direction: str) -> tuple[str, Layer] | None:
-    """Return the implementation in Triton that serves, and what it computes; None: none does."""
+def _ours(tools: Tools, step: ConvStep, x: Tensor, direction: str) -> tuple[str, Layer] | None:
+    """Return the implementation of ours that serves, and what it computes; None: none does."""
     module: Any = tools.modules[step.module]
     layer = _layer(module, step, x)
     name = "library" if layer is None else choose(direction, backend.policy(), layer)

@@ -9,9 +9,14 @@
 namespace cyclegan_fast {
 namespace {
 
-// Of a thread: what 65,536 allow three warpgroups, of which two hold the sums.
-constexpr int kLoadersRegisters = 56, kMultipliersRegisters = 224;
-static_assert(kLoadersRegisters * kWarpgroup + kMultipliersRegisters * kMultipliers <= 65536);
+// Of a thread: a block begins with 168 for each of 384, and two of three warpgroups then take from
+// the first. More than there are at first would be waited for, for ever. Sums take 64 or 128.
+template <int kBlocks>
+struct Registers {
+  static constexpr int kAtFirst = 168;
+  static constexpr int kLoader = kBlocks == 1 ? 120 : 56, kMultiplier = kBlocks == 1 ? 192 : 224;
+  static_assert(kLoader * kWarpgroup + kMultiplier * kMultipliers <= kAtFirst * kHopperThreads);
+};
 
 // Multiplies a tile: kBlocks times 64 rows of each warpgroup. Filters are released by the step
 // after theirs, when the products that read them are known to be done.
@@ -19,7 +24,11 @@ template <typename T, bool kOfInput, int kBlocks, int kColumns>
 __device__ inline void multiply_tile(const HopperArguments& a, Ring& filters, Ring& images,
                                      int warpgroup, float (&sums)[kBlocks][kColumns / 2]) {
   uint64_t *read_filters = nullptr, *read_image = nullptr;  // that products may still read
-  const bool signals = threadIdx.x % 32 == 0;
+  const auto release = [&] {
+    if (threadIdx.x % 32 == 0 && read_filters) arrive(read_filters);
+    if (threadIdx.x % 32 == 0 && read_image) arrive(read_image);
+    read_filters = read_image = nullptr;
+  };
   for (int c = 0; c < a.p.depth; c += kHopperDepth) {
     images.wait_until_full();
     const uint64_t image =
@@ -45,22 +54,20 @@ __device__ inline void multiply_tile(const HopperArguments& a, Ring& filters, Ri
       }
       commit_products();
       wait_for_products<1>();
-      if (signals && read_filters) arrive(read_filters);
-      if (signals && read_image) arrive(read_image);
+      release();
       read_filters = filters.empty + filters.at;
-      read_image = nullptr;
       filters.next();
     }
     read_image = images.empty + images.at;
     images.next();
+    if (images.count > 1) continue;
+    wait_for_products<0>();  // the next image takes this one's place
+    release();
   }
   wait_for_products<0>();
 #pragma unroll
   for (int m = 0; m < kBlocks; ++m) hold(sums[m]);
-  if (signals) {
-    arrive(read_filters);
-    arrive(read_image);
-  }
+  release();
 }
 
 // Where the result at a position belongs.
@@ -173,14 +180,16 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
   }
   __syncthreads();
   if (threadIdx.x < kWarpgroup) {
-    give_up_registers<kLoadersRegisters>();
+    give_up_registers<Registers<kBlocks>::kLoader>();
     if (threadIdx.x >= kWarpgroup - kLoaders) {
-      load_image<T, kOfInput>(a, memory.images, threadIdx.x - (kWarpgroup - kLoaders), kColumns);
+      // A norm wants more registers than the loaders of large tiles have.
+      load_image<T, kOfInput, !kOfInput && kBlocks == 1>(
+          a, memory.images, threadIdx.x - (kWarpgroup - kLoaders), kColumns);
     } else if (threadIdx.x == 0) {
       load_filters<kOfInput, kColumns>(a, memory.filters);
     }
   } else {
-    take_registers<kMultipliersRegisters>();
+    take_registers<Registers<kBlocks>::kMultiplier>();
     multiply_and_write<T, kOfInput, kBlocks, kColumns>(a, memory);
   }
 }

@@ -3,6 +3,7 @@
 // are padded already, all in channels_last; see docs/derivations/reflect_conv2d.md, "hopper".
 //
 //   forward     result[n, i, j] = act(bias + sum over r, s of image[n, i + r, j + s] w[r, s])
+//               where it is normed, of reflect_pad(act(instance_norm(image)), 1) in image's place
 //   of_input    result[n, u, v] = sum over r, s of image[n, u - r, v - s] w[r, s]', zero outside
 #pragma once
 
@@ -17,8 +18,9 @@ constexpr int kHopperMostCalls = 2;
 constexpr int kHopperDepth = 64;  // channels that are summed over at a time
 constexpr int kHopperShared = 227 << 10;
 
-// The norm whose result the convolution has read, for the gradient of the input: its backward's two
-// sums are wanted, see beside_norm.NormOfInput. Absent if x is NULL.
+// The norm whose result the convolution reads. Forward, where it is normed: statistics of the
+// image. For the gradient of the input: its backward's two sums are wanted, see
+// beside_norm.NormOfInput.
 struct HopperNorm {
   const void* x = nullptr;        // [N, height - 2 pad, width - 2 pad, C]
   const float* mean = nullptr;    // [N, C]
@@ -29,9 +31,10 @@ struct HopperNorm {
 };
 
 struct HopperCall {
-  const void* image =
-      nullptr;                // [N, height, width, C]; of_input: [N, height - 2, width - 2, C_out]
-  const void* own = nullptr;  // of_input, like image: the tanh whose derivative image is to have
+  // [N, height, width, C]; normed without the border, [N, height - 2, width - 2, C]; of_input
+  // [N, height - 2, width - 2, C_out].
+  const void* image = nullptr;
+  const void* own = nullptr;     // of_input, like image: the tanh whose derivative that is to have
   const void* weight = nullptr;  // [C_out, 3, 3, C]
   const void* bias = nullptr;    // forward: [C_out], or NULL
   void* result = nullptr;  // forward: [N, height - 2, width - 2, C_out]; of_input: [N, h, w, C]
@@ -57,6 +60,7 @@ struct HopperParams {
   int depth;          // channels of image, a multiple of kHopperDepth
   int channels;       // of the result, a multiple of the tile's columns
   bool tanh;          // of forward's result
+  bool normed;        // forward's image, while it is loaded, and reflected by one pixel
   int act, pad;       // of norm: 0 none, 1 relu, 2 leaky_relu
   double negative_slope;
   HopperCall call[kHopperMostCalls];

@@ -18,25 +18,47 @@ void launch_on(const char* op, const HopperChecker& checked) {
   check_launch(op, reflect_conv2d_hopper(checked.params, stream));
 }
 
-void fwd(Tensors x,             // [N, C, H, W], padded
-         Tensors weight,        // [C_out, C, 3, 3]
-         OptionalTensors bias,  // [C_out]
-         bool tanh, int64_t positions, int64_t columns, int64_t each,
+void check_act(const HopperChecker& checked, int64_t act) {
+  if (act < 0 || act > 2) checked.check().fail("act", "0, 1 or 2", text(act));
+}
+
+void fwd(Tensors x,                    // [N, C, H, W], padded; [N, C, H - 2, W - 2] to be normed
+         Tensors weight,               // [C_out, C, 3, 3]
+         OptionalTensors bias,         // [C_out]
+         OptionalTensors norm_mean,    // float32 [N, C], where x is to be normed and reflected
+         OptionalTensors norm_rstd,    // float32 [N, C]
+         OptionalTensors norm_weight,  // float32 [C]
+         OptionalTensors norm_bias,    // float32 [C]
+         int64_t act, double negative_slope, bool tanh, int64_t positions, int64_t columns,
+         int64_t each,
          Tensors y,          // [N, C_out, H - 2, W - 2]
          Tensors moments) {  // float32 [N, chunks, 3, C_out], or empty
   const char* const op = "reflect_conv2d_hopper_fwd";
-  HopperChecker checked(op, false, x, weight, tile_of(positions, columns, each));
+  const bool normed = !norm_mean.empty() && norm_mean[0];
+  HopperChecker checked(op, false, normed, x, weight, tile_of(positions, columns, each));
   HopperParams& p = checked.params;
-  checked.count("bias", bias.size(), x.size());
+  for (const auto* given : {&bias, &norm_mean, &norm_rstd, &norm_weight, &norm_bias})
+    checked.count("an operand", given->size(), x.size());
   checked.count("y", y.size(), x.size());
   checked.count("moments", moments.size(), x.size());
+  check_act(checked, act);
+  p.act = static_cast<int>(act);
+  p.negative_slope = negative_slope;
   p.tanh = tanh;
   for (size_t i = 0; i < x.size(); ++i) {
     HopperCall& call = p.call[i];
-    call.result = checked.aligned("y", y[i], {p.n, p.channels, p.height - 2, p.width - 2});
+    call.result = checked.image_out("y", y[i], {p.n, p.channels, p.height - 2, p.width - 2});
     if (bias[i]) checked.check().contiguous("bias", *bias[i], {p.channels}, p.dtype);
     call.bias = data(bias[i]);
     call.left = checked.left("moments", moments[i], 3);
+    if (!normed) continue;
+    if (!norm_mean[i] || !norm_rstd[i])
+      checked.check().fail("norm_rstd", "given with norm_mean, for each call", "none");
+    HopperNorm& norm = call.norm;
+    norm.mean = checked.floats("norm_mean", norm_mean[i], {p.n, p.depth});
+    norm.rstd = checked.floats("norm_rstd", norm_rstd[i], {p.n, p.depth});
+    norm.weight = checked.floats("norm_weight", norm_weight[i], {p.depth});
+    norm.bias = checked.floats("norm_bias", norm_bias[i], {p.depth});
   }
   launch_on(op, checked);
 }
@@ -55,7 +77,7 @@ void bwd(Tensors grad_y,     // [N, C_out, H - 2, W - 2]
          Tensors grad_x,     // [N, C, H, W]
          Tensors partial) {  // float32 [N, chunks, 2, C], or empty
   const char* const op = "reflect_conv2d_hopper_bwd";
-  HopperChecker checked(op, true, grad_y, weight, tile_of(positions, columns, each));
+  HopperChecker checked(op, true, false, grad_y, weight, tile_of(positions, columns, each));
   HopperParams& p = checked.params;
   const Checker& check = checked.check();
   for (const auto* given :
@@ -63,7 +85,7 @@ void bwd(Tensors grad_y,     // [N, C_out, H - 2, W - 2]
     checked.count("an operand", given->size(), grad_y.size());
   checked.count("grad_x", grad_x.size(), grad_y.size());
   checked.count("partial", partial.size(), grad_y.size());
-  if (act < 0 || act > 2) check.fail("act", "0, 1 or 2", text(act));
+  check_act(checked, act);
   const int64_t height = p.height - 2 * pad, width = p.width - 2 * pad;
   check.pad(pad, height, width);
   p.act = static_cast<int>(act);
@@ -71,15 +93,15 @@ void bwd(Tensors grad_y,     // [N, C_out, H - 2, W - 2]
   p.negative_slope = negative_slope;
   for (size_t i = 0; i < grad_y.size(); ++i) {
     HopperCall& call = p.call[i];
-    if (y[i]) call.own = checked.aligned("y", *y[i], {p.n, p.depth, p.height - 2, p.width - 2});
-    call.result = checked.aligned("grad_x", grad_x[i], {p.n, p.channels, p.height, p.width});
+    if (y[i]) call.own = checked.image("y", *y[i], {p.n, p.depth, p.height - 2, p.width - 2});
+    call.result = checked.image_out("grad_x", grad_x[i], {p.n, p.channels, p.height, p.width});
     call.left = checked.left("partial", partial[i], 2);
     if (!call.left) continue;
     HopperNorm& norm = call.norm;
     const Shape image = {p.n, p.channels, height, width};
     if (!norm_x[i] || !norm_mean[i] || !norm_rstd[i])
       check.fail("partial", "empty where there is no norm", "a tensor");
-    norm.x = checked.aligned("norm_x", *norm_x[i], image);
+    norm.x = checked.image("norm_x", *norm_x[i], image);
     norm.mean = checked.floats("norm_mean", norm_mean[i], {p.n, p.channels});
     norm.rstd = checked.floats("norm_rstd", norm_rstd[i], {p.n, p.channels});
     norm.weight = checked.floats("norm_weight", norm_weight[i], {p.channels});

@@ -130,7 +130,9 @@ struct LeftSums {
   __device__ void begin_chunk() { chunk[0] = chunk[1] = 0; }
   __device__ void begin_tile() {
 #pragma unroll
-    for (int i = 0; i < kColumns / 64 * 2 * kRows; ++i) own[0][0][i] = 0;
+    for (auto& group : own)
+#pragma unroll
+      for (auto& column : group) column[0] = column[1] = 0;
   }
 
   __device__ void add(const HopperArguments& a, const HopperUnit& u, int group, int lane,

@@ -38,10 +38,14 @@ __device__ inline void load_filters(const HopperArguments& a, Ring ring) {
 // none, and zeros take its place. The gradient of a result is read as if two rows and columns of
 // zeros were around it: at the pitch of the input those behind a row are those before the next one.
 template <bool kOfInput>
-__device__ inline int pixel_at(const HopperArguments& a, int position) {
-  if (!kOfInput) return position < a.p.height * a.p.width ? position : -1;
+__device__ inline int pixel_at(const HopperArguments& a, int position, bool normed) {
+  if (!kOfInput && position >= a.p.height * a.p.width) return -1;
+  if (!kOfInput && !normed) return position;
   const int u = static_cast<int>(a.row.quotient(static_cast<uint32_t>(position)));
-  const int i = u - 2, j = position - u * a.p.width - 2;
+  const int v = position - u * a.p.width;
+  if (!kOfInput)
+    return reflected(u, 1, a.p.height - 2) * (a.p.width - 2) + reflected(v, 1, a.p.width - 2);
+  const int i = u - 2, j = v - 2;
   return i >= 0 && i < a.p.height - 2 && j >= 0 ? i * (a.p.width - 2) + j : -1;
 }
 
@@ -56,13 +60,60 @@ __device__ inline Vector<T, kWidest<T>> times_derivative(const T* grad, const T*
   return pack<kWidest<T>, T>(g);
 }
 
+// A norm's results at eight channels, rounded as instance_norm_act does.
+template <typename T>
+struct NormOnLoad {
+  static constexpr int kVector = kWidest<T>;
+  const Activation<float>& act;
+  float mean[kVector], scale[kVector], bias[kVector];
+
+  __device__ NormOnLoad(const HopperArguments& a, const HopperUnit& u, int channel) : act(a.act) {
+    const HopperNorm& norm = a.p.call[u.call].norm;
+    const int64_t at = u.n * a.p.depth + channel;
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) {
+      mean[i] = norm.mean[at + i];
+      scale[i] = norm.weight ? norm.rstd[at + i] * norm.weight[channel + i] : norm.rstd[at + i];
+      bias[i] = norm.bias ? norm.bias[channel + i] : 0;
+    }
+  }
+
+  __device__ Vector<T, kVector> operator()(const Vector<T, kVector>& x) const {
+    float value[kVector];
+    unpack(x, value);
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) value[i] = act((value[i] - mean[i]) * scale[i] + bias[i]);
+    return pack<kVector, T>(value);
+  }
+};
+
+// Pixels k, k + kLoaders / 8, ... of a plane, each once for nine taps; several loads are under way.
+template <typename T>
+__device__ inline void load_normed(const HopperArguments& a, const HopperUnit& u, const T* from,
+                                   int channel, int first, int k, T* to) {
+  constexpr int kVector = kWidest<T>, kStep = kLoaders / 8, kLoads = 8;
+  const NormOnLoad<T> norm(a, u, channel);
+  for (; k < a.pixels; k += kLoads * kStep) {
+    Vector<T, kVector> loaded[kLoads];
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const int pixel = pixel_at<false>(a, first + k + i * kStep, true);
+      loaded[i] = load_vector<T, kVector>(from + int64_t{max(pixel, 0)} * a.p.depth);
+    }
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i)
+      if (k + i * kStep < a.pixels) store_16_bytes(norm(loaded[i]), to + (k + i * kStep) * kVector);
+  }
+}
+
 // thread: 0 to kLoaders - 1. Eight neighbours read 128 bytes of one pixel, and write a plane each.
-template <typename T, bool kOfInput>
+template <typename T, bool kOfInput, bool kMayNorm>
 __device__ inline void load_image(const HopperArguments& a, Ring ring, int thread, int columns) {
   constexpr int kVector = kWidest<T>;
   const int plane = thread % 8;
-  const int64_t image =
-      kOfInput ? int64_t{a.p.height - 2} * (a.p.width - 2) : int64_t{a.p.height} * a.p.width;
+  const bool normed = kMayNorm && a.p.normed;
+  const int64_t image = kOfInput || normed ? int64_t{a.p.height - 2} * (a.p.width - 2)
+                                           : int64_t{a.p.height} * a.p.width;
   const auto tile = [&](const HopperUnit& u, int first) {
     const HopperCall& call = a.p.call[u.call];
     const int64_t begin = u.n * image * a.p.depth + plane * kVector;
@@ -71,8 +122,10 @@ __device__ inline void load_image(const HopperArguments& a, Ring ring, int threa
     for (int c = 0; c < a.p.depth; c += kHopperDepth) {
       ring.wait_until_empty();
       T* const to = reinterpret_cast<T*>(ring.slot() + plane * a.shared.plane);
-      for (int k = thread / 8; k < a.pixels; k += kLoaders / 8) {
-        const int pixel = pixel_at<kOfInput>(a, first + k);
+      if (kMayNorm && normed)
+        load_normed(a, u, from + c, c + plane * kVector, first, thread / 8, to);
+      for (int k = thread / 8; k < a.pixels && !normed; k += kLoaders / 8) {
+        const int pixel = pixel_at<kOfInput>(a, first + k, false);
         const int64_t at = int64_t{max(pixel, 0)} * a.p.depth + c;
         if (kOfInput && call.own && pixel >= 0) {
           store_16_bytes(times_derivative(from + at, own + at), to + k * kVector);

@@ -106,7 +106,9 @@ def library(name: str, sources: dict[Path, tuple[str, ...]], sanitize: bool) -> 
         units = [str(path) for path in pool.map(unit, sources)]
     torch_lib = torch_dir / "lib"
     libraries = [f"-L{torch_lib}", f"-Wl,-rpath,{torch_lib}", "-ltorch", "-ltorch_cpu"]
-    command = ["g++", "-shared", *flags, *units, *libraries]
+    # Its own cudaGetErrorString, and not that of the runtime that PyTorch has loaded.
+    own = "-Wl,-Bsymbolic-functions"
+    command = ["g++", "-shared", own, *flags, *units, *libraries]
     return _made(f"{name}-{_digest(*command)}.so", command)
 
 

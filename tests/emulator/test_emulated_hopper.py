@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""reflect_conv2d for Hopper, executed on the CPU: tensor cores, barriers and copies are emulated."""
+"""reflect_conv2d for Hopper, executed on the CPU: products, barriers and copies are emulated."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from numerics import EPS
 from torch import Tensor
 
 HERE = Path(__file__).parent
@@ -58,9 +60,8 @@ def positions(request, monkeypatch):
 
 def layer(shape, weight_shape, dtype=torch.bfloat16, alone=False):
     """Two calls at once, each within the budget; and the same bits alone."""
-    convolution = torch.nn.functional.conv2d
     layout = torch.channels_last
-    return Layer(hopper, convolution, shape, weight_shape, 0, 1, dtype, layout, alone=alone)
+    return Layer(hopper, F.conv2d, shape, weight_shape, 0, 1, dtype, layout, alone=alone)
 
 
 @pytest.mark.parametrize(("shape", "weight_shape"), SHAPES, ids=str)
@@ -101,15 +102,51 @@ def test_sums(norm, positions):
         layer(*shapes).check_gradient_of_input(norm=norm)
 
 
-def test_an_image_as_wide_as_is_served(schedule):
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize(("act", "centre"), [(0, 3.0), (1, 1000.0), (2, 0.5)])
+def test_norm_on_load(act, centre, affine, positions):
+    """The same bits as from the norm's result, rounded and padded."""
+    calls, plain, norms = [], [], []
+    for seed in (0, 20):
+        x = drawn((2, 128, 9, 12), torch.bfloat16, seed, centre=centre)
+        mean, rstd = x.float().mean((2, 3)), (x.float().var((2, 3)) + 1e-5).rsqrt()
+        weight, bias = drawn((2, 128, 1, 1), torch.float32, seed + 1).flatten(1)
+        norm = hopper.NormOnLoad(
+            mean, rstd, weight if affine else None, bias if affine else None, act, 0.2
+        )
+        norms.append(norm)
+        z = x.float() - mean[..., None, None]
+        scale = rstd * weight if affine else rstd
+        z = torch.addcmul(
+            (bias if affine else torch.zeros(128))[:, None, None], z, scale[..., None, None]
+        )
+        z = [z, z.relu(), F.leaky_relu(z, 0.2)][act].to(x.dtype)
+        padded = F.pad(z, (1, 1, 1, 1), mode="reflect")
+        padded = padded.contiguous(memory_format=torch.channels_last)
+        filters = drawn((128, 128, 3, 3), x.dtype, seed + 2, 0.02)
+        chunks = hopper.moments_cover(padded.shape, filters.shape, 0, 1)[0]
+        for image, made in ((x, calls), (padded, plain)):
+            moments = torch.empty(2, chunks, 3, 128)
+            made.append(Forward(image, filters, None, empty(x.shape, x.dtype), moments))
+    hopper.forward(calls, 0, 1, False, norms)
+    hopper.forward(plain, 0, 1, False)
+    for ours, theirs in zip(calls, plain, strict=True):
+        near = 2 * EPS[ours.y.dtype] * theirs.y.abs().max().item()
+        torch.testing.assert_close(ours.y, theirs.y, rtol=0, atol=near)
+
+
+def test_an_image_as_wide_as_is_served(schedule, monkeypatch):
     if schedule != "random":
         pytest.skip("once is enough")
-    for width in (127, 512):
-        shape = (1, 64, 4, width)
-        layer(shape, (64, 64, 3, 3)).check_forward(moments=True)
-        layer(shape, (64, 64, 3, 3)).check_gradient_of_input()
+    for size, programs in ((256, 0), (128, 10**6)):
+        monkeypatch.setattr(hopper, "PROGRAMS", programs)
+        shape = (1, 128, 4, hopper.WIDEST[size])
+        tile = hopper._tile(1, shape[2] * shape[3], shape[3], 128, chunked=False)
+        assert tile.positions == size
+        layer(shape, (128, 128, 3, 3)).check_forward(moments=True)
+        layer(shape, (128, 128, 3, 3)).check_gradient_of_input()
     with pytest.raises(RuntimeError, match="fit into shared memory, got 128 of images 600 wide"):
-        layer((1, 64, 3, 600), (64, 64, 3, 3)).check_forward()
+        layer((1, 64, 3, 600), (128, 64, 3, 3)).check_forward()
 
 
 @pytest.mark.parametrize("at_end", [False, True])

@@ -38,6 +38,26 @@ class Tile(NamedTuple):
     each: int  # positions of a chunk
 
 
+class NormOnLoad(NamedTuple):
+    """An instance norm that is applied to a convolution's input while that is loaded.
+
+    Attributes:
+        mean: [N, C] float32.
+        rstd: [N, C] float32.
+        weight: [C] float32, or None.
+        bias: [C] float32, or None.
+        act: 0 none, 1 relu, 2 leaky_relu.
+        negative_slope: of leaky_relu.
+    """
+
+    mean: Tensor
+    rstd: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    act: int
+    negative_slope: float
+
+
 def why_not(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
     """Return why a call is not served, or None."""
     reason = _why_not_on(x.device)
@@ -69,14 +89,34 @@ def moments_cover(
     return -(-positions // each), each, width
 
 
-def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> None:
-    """Write the convolutions, and their moments where they are asked for."""
+def forward(
+    calls: Sequence[Forward],
+    padding: int,
+    stride: int,
+    tanh: bool,
+    norms: Sequence[NormOnLoad] | None = None,
+) -> None:
+    """Write the convolutions, and their moments where they are asked for.
+
+    Args:
+        calls: one or two.
+        padding: 0.
+        stride: 1.
+        tanh: of the results.
+        norms: of each call; x is the norm's input then, [N, C, H - 2, W - 2], and what is convolved
+            is ``reflect_pad(act(instance_norm(x)), 1)``, which nobody writes.
+    """
     x, weight, bias, y, moments = zip(*calls, strict=True)
-    n, _, height, width = x[0].shape
-    chunked = moments[0] is not None
-    tile = _tile(n, (height - 2) * width, width, weight[0].shape[0], chunked)
+    n, channels, height, width = y[0].shape
+    tile = _tile(n, height * (width + 2), width + 2, channels, chunked=moments[0] is not None)
+    of_norms, act = [[None] * len(calls)] * 4, (0, 0.0)
+    if norms is not None:
+        # The loaders of a large tile have no registers for it.
+        tile = tile._replace(positions=128)
+        of_norms = [list(each) for each in zip(*(norm[:4] for norm in norms), strict=True)]
+        act = (norms[0].act, norms[0].negative_slope)
     left = [_or_empty(each, x[0]) for each in moments]
-    ops.reflect_conv2d_hopper_fwd(x, weight, bias, tanh, *tile, y, left)
+    ops.reflect_conv2d_hopper_fwd(x, weight, bias, *of_norms, *act, tanh, *tile, y, left)
 
 
 def sums_chunks(

@@ -19,18 +19,24 @@ pytestmark = pytest.mark.skipif(emulator.why_not() is not None, reason=str(emula
 THREADS = 64
 
 
-def faulty(sanitize: bool = False) -> ctypes.CDLL:
-    sources = {emulator.HERE / "faulty.cu": emulator.KERNEL}
-    functions = ctypes.CDLL(str(emulator.library("faulty", sources, sanitize)))
+def faulty(name: str = "faulty") -> ctypes.CDLL:
+    sources = {emulator.HERE / f"{name}.cu": emulator.KERNEL}
+    functions = ctypes.CDLL(str(emulator.library(name, sources, sanitize=False)))
     functions.cudaGetErrorString.restype = ctypes.c_char_p
     return functions
 
 
-def run(kernel: str, schedule: str = "forward", seed: int = 3) -> tuple[torch.Tensor, str]:
+def run(
+    kernel: str,
+    schedule: str = "forward",
+    seed: int = 3,
+    source: str = "faulty",
+    threads: int = THREADS,
+) -> tuple[torch.Tensor, str]:
     """What the kernel makes of 0, 1, 2 ..., and what was said against it."""
-    functions = faulty()
+    functions = faulty(source)
     functions.cuda_emulator_set_schedule(emulator.SCHEDULES.index(schedule), seed)
-    values = torch.arange(THREADS, dtype=torch.float32)
+    values = torch.arange(threads, dtype=torch.float32)
     status = getattr(functions, kernel)(ctypes.c_void_p(values.data_ptr()))
     return values, functions.cudaGetErrorString(status).decode() if status else ""
 
@@ -72,6 +78,29 @@ def test_a_warp_that_gets_ahead_shows_a_missing_barrier():
 def test_a_faulty_kernel_is_named(kernel, message):
     assert message in run(kernel)[1]
     assert not run("right")[1], "and the next one runs"
+
+
+@pytest.mark.parametrize("schedule", emulator.SCHEDULES)
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        ("unpublished", "given away before products can see it"),
+        ("not_begun", "a product whose sums a thread may still be touching"),
+        ("nobody_comes", "waits for the end of a barrier's phase, which never comes"),
+        ("within_pattern", "a pattern that begins within another one"),
+        ("beyond", "an operand that reaches beyond the block's shared memory"),
+    ],
+)
+def test_a_wrong_use_of_hoppers_instructions_is_named(kernel, message, schedule):
+    assert message in run(kernel, schedule, source="faulty_hopper", threads=128)[1]
+
+
+@pytest.mark.parametrize("schedule", emulator.SCHEDULES)
+def test_a_product_is_there_once_it_is_waited_for(schedule):
+    ones, failure = run("right", schedule, source="faulty_hopper", threads=128)
+    assert not failure and ones.tolist() == [16.0] * 128
+    early, failure = run("not_waited", schedule, source="faulty_hopper", threads=128)
+    assert not failure and early.tolist() == [-1.0] * 128
 
 
 def test_shared_memory_is_not_zero_at_first():

@@ -170,7 +170,7 @@ def _why_not_on(device: torch.device) -> str | None:
         return _extension.why_not_cuda()
     built_for: Any = _extension.build_info()["cuda_architectures"]
     if not any(each.startswith("90a") for each in built_for):
-        return f"the package was built for {', '.join(built_for)}: TORCH_CUDA_ARCH_LIST had no 9.0"
+        return "the package was built without it: TORCH_CUDA_ARCH_LIST named no 9.0"
     return None
 
 

@@ -4,8 +4,9 @@
     python tests/mutants/run.py [--only TEXT] [--list]
 
 A mutant of a CUDA kernel is a copy of csrc with one change, executed by test_emulated_kernels.py,
-or test_emulated_hopper.py; one of a Triton kernel a copy of the package, whose kernels tests/ops interprets. Exit code 1 if one
-survives. What was run is renewed in benchmarks/results/mutants.json, mutant by mutant.
+or test_emulated_hopper.py; one of a Triton kernel a copy of the package, whose kernels tests/ops
+interprets. Exit code 1 if one survives. What was run is renewed in benchmarks/results/mutants.json,
+mutant by mutant.
 """
 
 from __future__ import annotations

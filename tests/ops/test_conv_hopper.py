@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""When Hopper's convolution is taken, and how it cuts its work; what it computes: tests/emulator."""
+"""When Hopper's convolution is taken, and how it is cut; what it computes: tests/emulator."""
 
 from __future__ import annotations
 

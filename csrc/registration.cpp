@@ -83,6 +83,7 @@ STABLE_TORCH_LIBRARY(cyclegan_fast_C, library) {
       "float negative_slope, int pad, Tensor(a!)[] grad_x, Tensor(b!)[] partial) -> ()");
 
   library.def("reflect_pad2d_fwd(Tensor x, int pad, Tensor(a!) y) -> ()");
+  library.def("reflect_pad2d_copy(Tensor x, int pad, Tensor(a!) y) -> ()");
   library.def("reflect_pad2d_bwd(Tensor grad_y, int pad, Tensor(a!) grad_x) -> ()");
 
   library.def(

@@ -35,7 +35,7 @@ from cyclegan_fast.ops.augment import triton_kernels as augment
 from cyclegan_fast.ops.generator_loss import triton_kernels as generator_loss
 from cyclegan_fast.ops.instance_norm_act import triton_kernels as instance_norm_act
 from cyclegan_fast.ops.pool_exchange import triton_kernels as pool_exchange
-from cyclegan_fast.ops.reflect_conv2d import triton_implicit as reflect_conv2d
+from cyclegan_fast.ops.reflect_conv2d import triton_implicit_tiles as reflect_conv2d
 from cyclegan_fast.ops.reflect_conv2d import triton_rows_tiles as rows
 from cyclegan_fast.ops.reflect_pad2d import triton_kernels as reflect_pad2d
 
@@ -311,7 +311,7 @@ def big_tiles() -> Iterator[None]:
         patch.setattr(reflect_pad2d, "ELEMENTS", 1 << 16)
         huge = reflect_conv2d.Tiles(1 << 10, 1 << 7, 1 << 7, 8, 1)
         patch.setattr(reflect_conv2d, "TILES", dict.fromkeys(reflect_conv2d.TILES, huge))
-        wide = rows.Tiles(rows.EACH, 1 << 7, 1 << 7, 8, 1)
+        wide = rows.Tiles(rows.EACH, 1 << 7, 1 << 7, 8, 1, 1)
         patch.setattr(rows, "TILES", dict.fromkeys(rows.TILES, wide))
         patch.setattr(_triton_loss, "BLOCK", 1 << 14)
         patch.setattr(generator_loss, "BLOCK", 1 << 14)

@@ -10,6 +10,7 @@ from conv_raw import Layer
 
 from cyclegan_fast.ops import _triton
 from cyclegan_fast.ops.reflect_conv2d import triton_implicit as conv
+from cyclegan_fast.ops.reflect_conv2d import triton_implicit_tiles as cut
 from cyclegan_fast.ops.reflect_conv2d import triton_splits
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput
 
@@ -33,12 +34,12 @@ CASES = [
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
     for name, value in [
-        ("TILES", dict.fromkeys(conv.TILES, conv.Tiles(16, 16, 16, 4, 1))),
+        ("TILES", dict.fromkeys(cut.TILES, cut.Tiles(16, 16, 16, 4, 1))),
         ("TILE_WIDTH", 4),
         ("PROGRAMS", 24),
         ("MOST_CHUNKS", 3),
     ]:
-        monkeypatch.setattr(conv, name, value)
+        monkeypatch.setattr(cut, name, value)
     monkeypatch.setattr(triton_splits, "BLOCK", 64)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
@@ -129,13 +130,13 @@ def test_chunks_are_few_and_serve_every_dtype(monkeypatch):
     sizes = [(66, 66), (256, 256), (7, 5), (1, 1), (262, 262), (129, 1023)]
     for (height, width), stride in [(size, stride) for size in sizes for stride in (1, 2)]:
         pixels = height * width
-        chunks, each = conv.chunks_of_positions(pixels)
+        chunks, each = cut.chunks_of_positions(pixels)
         assert chunks <= 64 and (chunks - 1) * each < pixels <= chunks * each
         shape = torch.Size((1, 8, height, width))
         sums = conv.sums_chunks(shape, shape, 0, stride)
         assert 1 <= sums <= 64
-        for tiles in conv.TILES.values():
-            assert each % min(tiles.pixels, conv.side_of(pixels)) == 0
+        for tiles in cut.TILES.values():
+            assert each % min(tiles.pixels, cut.side_of(pixels)) == 0
 
 
 def test_what_is_refused():

@@ -18,7 +18,7 @@ from cyclegan_fast.ops import (
     reflect_conv2d,
 )
 from cyclegan_fast.ops.instance_norm_act import instance_norm_act_and_interior
-from cyclegan_fast.ops.reflect_conv2d import triton_implicit as conv
+from cyclegan_fast.ops.reflect_conv2d import triton_implicit_tiles as conv
 
 FAR = 2**31 + 12_345  # no index of 32 bits reaches so far
 SHAPE = (3, 3, 4, 5)  # steps that fit into 32 bits, and do not once they are added up

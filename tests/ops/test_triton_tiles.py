@@ -21,6 +21,7 @@ from cyclegan_fast.ops import (
 )
 from cyclegan_fast.ops.instance_norm_act import triton_kernels as norm
 from cyclegan_fast.ops.reflect_conv2d import triton_implicit as conv
+from cyclegan_fast.ops.reflect_conv2d import triton_implicit_tiles as cut
 from cyclegan_fast.ops.reflect_conv2d import triton_splits
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward
 from cyclegan_fast.ops.reflect_pad2d import triton_kernels as pad2d
@@ -37,8 +38,8 @@ def small_tiles(monkeypatch):
         (_triton, "MOST_CHANNELS", 4),
         (norm, "ELEMENTS", 64),
         (pad2d, "ELEMENTS", 32),
-        (conv, "TILES", dict.fromkeys(conv.TILES, conv.Tiles(16, 16, 16, 4, 1))),
-        (conv, "TILE_WIDTH", 4),
+        (cut, "TILES", dict.fromkeys(cut.TILES, cut.Tiles(16, 16, 16, 4, 1))),
+        (cut, "TILE_WIDTH", 4),
         (triton_splits, "BLOCK", 64),
         (_triton_loss, "BLOCK", 16),
         (_triton_loss, "MOST_PARTIALS", 8),
@@ -101,17 +102,15 @@ def test_pad(memory_format, dtype):
 def test_convolution(shape, weight, padding, stride, act, memory_format, dtype):
     leaves = operands(shape, weight, dtype, "cpu", memory_format)
     y = check(leaves, padding, stride, act)
-    assert conv.splits_of(y.shape, leaves[1].shape, conv.tiles_of(y))[1] > 1
+    assert cut.splits_of(y.shape, leaves[1].shape, cut.tiles_of(y))[1] > 1
 
 
 @pytest.mark.parametrize("wanted", [1, 5])
 def test_splits_of_the_weights_gradient(wanted, monkeypatch):
-    monkeypatch.setattr(conv, "PROGRAMS", wanted)
+    monkeypatch.setattr(cut, "PROGRAMS", wanted)
     leaves = operands((3, 2, 4, 5), (3, 2, 1, 1), torch.float32, "cpu")
     y = check(leaves, 0, 1, "none")
-    assert conv.splits_of(y.shape, leaves[1].shape, conv.tiles_of(y))[1] == (
-        1 if wanted == 1 else 4
-    )
+    assert cut.splits_of(y.shape, leaves[1].shape, cut.tiles_of(y))[1] == (1 if wanted == 1 else 4)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 0.1, 0.49, 0.51, 3.0, 20.0])

@@ -57,6 +57,24 @@ def gradient(
 
 
 @triton.jit
+def combined_sums(
+    partial_ptr,  # [partials, 2, channels] of an image
+    channel,  # [BLOCK_C] int64
+    mask_c,  # [BLOCK_C]
+    channels,
+    partials,
+    PARTIALS: tl.constexpr,  # a power of two, at least partials
+):
+    """Both sums over a plane from its chunks'."""
+    each = tl.arange(0, PARTIALS)
+    there = (each < partials)[:, None] & mask_c[None, :]
+    partial = (each * 2 * channels)[:, None] + channel[None, :]
+    s1 = tl.sum(tl.load(partial_ptr + partial, mask=there, other=0), 0)
+    s2 = tl.sum(tl.load(partial_ptr + partial + channels, mask=there, other=0), 0)
+    return s1, s2
+
+
+@triton.jit
 def instance_norm_act_bwd_kernel(
     x_ptr,  # [N, C, H, W]
     weight_ptr,  # acc [C] or None
@@ -166,11 +184,8 @@ def instance_norm_act_bwd_kernel(
             tl.store(partial, s1, mask=mask_c)
             tl.store(partial + channels, s2, mask=mask_c)
     else:
-        each = tl.arange(0, PARTIALS)
-        there = (each < partials)[:, None] & mask_c[None, :]
-        partial = ((n * partials + each) * 2 * channels)[:, None] + channel[None, :]
-        s1 = tl.sum(tl.load(partial_ptr + partial, mask=there, other=0), 0)
-        s2 = tl.sum(tl.load(partial_ptr + partial + channels, mask=there, other=0), 0)
+        partial = partial_ptr + n * partials * 2 * channels
+        s1, s2 = combined_sums(partial, channel, mask_c, channels, partials, PARTIALS)
 
     if WRITE:
         tl.store(sums_ptr + statistic, s1, mask=mask_c & (k == 0))

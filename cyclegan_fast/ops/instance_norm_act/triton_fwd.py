@@ -71,6 +71,48 @@ def pixels_before(position, pitch, height, width):
 
 
 @triton.jit
+def combined_moments(
+    partial_ptr,  # ACC [partials, 2 or 3, channels] of an image
+    channel,  # [BLOCK_C] int64
+    mask_c,  # [BLOCK_C]
+    channels,
+    height,
+    width,
+    partials,
+    each,  # positions in a chunk, rows being `pitch` positions long
+    pitch,
+    ACC: tl.constexpr,
+    OWN: tl.constexpr,  # all means are less one pixel; else before each stands what it is less
+    PARTIALS: tl.constexpr,  # a power of two, at least partials
+):
+    """Mean and sum of squared deviations of a plane from its chunks', and what the mean is less."""
+    k_each = tl.arange(0, PARTIALS)
+    there = (k_each < partials)[:, None] & mask_c[None, :]
+    rows: tl.constexpr = 2 if OWN else 3
+    first = partial_ptr + channel
+    partial = first[None, :] + (k_each * rows * channels)[:, None]
+    count = pixels_before((k_each + 1) * each, pitch, height, width)
+    count = (count - pixels_before(k_each * each, pitch, height, width)).to(ACC)[:, None]
+    means = tl.zeros(there.shape, ACC)
+    origin = tl.zeros(mask_c.shape, ACC)
+    if not OWN:  # differences of pixels are exact
+        origin = tl.load(first, mask=mask_c, other=0)
+        means += tl.where(there, tl.load(partial, mask=there, other=0) - origin[None, :], 0)
+        partial += channels
+    means += tl.load(partial, mask=there, other=0)
+    mean = tl.sum(count * means, 0) / tl.cast(height * width, ACC)
+    d = means - mean[None, :]
+    squares = tl.load(partial + channels, mask=there, other=0) + count * d * d
+    return mean, tl.sum(tl.where(there, squares, 0), 0), origin
+
+
+@triton.jit
+def inverse_deviation(m2, pixels, EPS: tl.constexpr, ACC: tl.constexpr):
+    """The rstd of a plane from its sum of squared deviations."""
+    return tl.rsqrt(m2 / tl.cast(pixels, ACC) + tl.full((), EPS, ACC))
+
+
+@triton.jit
 def write(
     x_ptr,  # pixel 0 of the plane
     residual_ptr,  # the same of the residual, or None
@@ -177,7 +219,7 @@ def instance_norm_act_fwd_kernel(
     ACC: tl.constexpr,
     GIVEN: tl.constexpr,  # mean and rstd are there already
     RESIDENT: tl.constexpr,  # take the moments of the whole plane here
-    OWN: tl.constexpr,  # means are of x - x[pixel 0]; else before each stands what it has taken off
+    OWN: tl.constexpr,  # means are of x - x[pixel 0], see combined_moments
     PARTIALS: tl.constexpr,  # a power of two, at least partials
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -204,25 +246,23 @@ def instance_norm_act_fwd_kernel(
     elif RESIDENT:
         mean, m2 = moments(image, 0, pixels, offs_c, mask_c, stride_p, ACC, BLOCK_P, BLOCK_C)
     else:
-        k_each = tl.arange(0, PARTIALS)
-        there = (k_each < partials)[:, None] & mask_c[None, :]
         rows: tl.constexpr = 2 if OWN else 3
-        first = partial_ptr + n * partials * rows * channels + channel
-        partial = first[None, :] + (k_each * rows * channels)[:, None]
-        count = pixels_before((k_each + 1) * each, pitch, height, width)
-        count = (count - pixels_before(k_each * each, pitch, height, width)).to(ACC)[:, None]
-        means = tl.zeros(there.shape, ACC)
-        if not OWN:  # differences of pixels are exact
-            origin = tl.load(first, mask=mask_c, other=0)
-            means += tl.where(there, tl.load(partial, mask=there, other=0) - origin[None, :], 0)
-            partial += channels
-        means += tl.load(partial, mask=there, other=0)
-        mean = tl.sum(count * means, 0) / tl.cast(pixels, ACC)
-        d = means - mean[None, :]
-        squares = tl.load(partial + channels, mask=there, other=0) + count * d * d
-        m2 = tl.sum(tl.where(there, squares, 0), 0)
+        mean, m2, origin = combined_moments(
+            partial_ptr + n * partials * rows * channels,
+            channel,
+            mask_c,
+            channels,
+            height,
+            width,
+            partials,
+            each,
+            pitch,
+            ACC,
+            OWN,
+            PARTIALS,
+        )
     if not GIVEN:
-        rstd = tl.rsqrt(m2 / tl.cast(pixels, ACC) + tl.full((), EPS, ACC))
+        rstd = inverse_deviation(m2, pixels, EPS, ACC)
         if OWN:
             origin = tl.load(image + offs_c, mask=mask_c, other=0).to(ACC)
         mean += origin

@@ -26,7 +26,7 @@ from cyclegan_fast import backend
 from cyclegan_fast.errors import BackendUnavailableError
 from cyclegan_fast.ops import _common
 from cyclegan_fast.ops.reflect_conv2d import measured
-from cyclegan_fast.ops.reflect_conv2d.layers import DIRECTIONS, Layer
+from cyclegan_fast.ops.reflect_conv2d.layers import DIRECTIONS, ON_LOAD, Layer
 
 STEM = "reflect_conv2d"
 
@@ -153,6 +153,22 @@ def choose(direction: str, policy: str, layer: Layer) -> str:
     return _chosen_with_reason(direction, policy, layer)[0]
 
 
+def takes_norms(layer: Layer) -> bool:
+    """Return whether a layer does the norms beside it while it loads, in all of its directions.
+
+    The implicit GEMM can: it reads what the norm before it would have read, and the gradient that
+    the norm behind it would have read. It does where a measurement, or a run's own choice, says so.
+
+    Args:
+        layer: what is computed; x is what the norm before it reads, padding what it pads by.
+    """
+    policy = backend.policy()
+    if policy in ("native", "reference") or why_not("implicit", layer) is not None:
+        return False
+    found = (choice(layer, ON_LOAD) for choice, _ in _choices(policy, layer))
+    return next((name for name in found if name is not None), None) == "implicit"
+
+
 def explain(x: Tensor, weight: Tensor, padding: int = 0, stride: int = 1) -> str:
     """Say which implementation serves reflect_conv2d(x, weight, ...), and why.
 
@@ -183,10 +199,7 @@ def explain(x: Tensor, weight: Tensor, padding: int = 0, stride: int = 1) -> str
 def _chosen_with_reason(direction: str, policy: str, layer: Layer) -> tuple[str, str]:
     if policy == "native":
         return "library", "asked for by name"
-    choices = [(choice, "chosen for this run") for choice in reversed(_chosen)]
-    if policy == "auto":
-        choices.append((measured.choice(layer.device), "measured to be the fastest here"))
-    for choice, why in choices:
+    for choice, why in _choices(policy, layer):
         name = choice(layer, direction)
         if name is not None and why_not(name, layer, direction) is None:
             return name, why
@@ -209,6 +222,14 @@ def _chosen_with_reason(direction: str, policy: str, layer: Layer) -> tuple[str,
         f"{STEM}: back end 'triton' was asked for, and none of its implementations can serve: "
         f"{'; '.join(reasons)}. Use use_backend('auto') to let the package choose."
     )
+
+
+def _choices(policy: str, layer: Layer) -> list[tuple[measured.Choice, str]]:
+    """What comes before the table's rows, first who is asked first, and why it is followed."""
+    choices = [(choice, "chosen for this run") for choice in reversed(_chosen)]
+    if policy == "auto":
+        choices.append((measured.choice(layer.device), "measured to be the fastest here"))
+    return choices
 
 
 @torch.compiler.assume_constant_result

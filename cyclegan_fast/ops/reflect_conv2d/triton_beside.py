@@ -18,7 +18,10 @@ NORM = ("x", "mean", "rstd", "weight", "bias", "skip")
 
 
 def left(
-    moments: Sequence[Tensor | None], norms: Sequence[NormOfInput | None], chunks: int
+    moments: Sequence[Tensor | None],
+    norms: Sequence[NormOfInput | None],
+    chunks: int,
+    may_mask: bool = False,
 ) -> dict[str, object]:
     """Return the kernels' arguments that say what a launch leaves, for all of its calls or none.
 
@@ -26,6 +29,10 @@ def left(
         moments: of each call, where they are written.
         norms: of each call, the norm that sums are wanted for.
         chunks: of an image.
+        may_mask: the kernel can write dz in the place of the gradient.
+
+    Raises:
+        ValueError: the chunks are others, the norm's x has another layout, or dz cannot be written.
     """
     norm = norms[0]
     partials = moments if norm is None else [n.partial for n in norms if n is not None]
@@ -35,8 +42,15 @@ def left(
         )
     if norm is not None and not norm.x.is_contiguous(memory_format=torch.channels_last):
         raise ValueError("reflect_conv2d: the norm's x must be channels_last for sums of it")
+    if norm is not None and norm.masked and (norm.pad or not may_mask):
+        raise ValueError(
+            "reflect_conv2d: dz can be written by the implicit GEMM alone, and of the norm's own "
+            f"plane: masked must come with pad 0, got pad {norm.pad}"
+        )
     skip = None if norm is None else norm.skip
-    leaves = "sums" if norm is not None else "" if partials[0] is None else "moments"
+    leaves = "" if partials[0] is None else "moments"
+    if norm is not None:
+        leaves = "masked" if norm.masked else "sums"
     arguments: dict[str, object] = {"partial_ptr": partials[0], "other_partial_ptr": partials[-1]}
     for name in NORM:
         arguments[f"norm_{name}_ptr"] = getattr(norm, name, None)
@@ -72,8 +86,9 @@ def sums_of_call(
     ACT: tl.constexpr,
     SLOPE: tl.constexpr,
     DTYPE: tl.constexpr,
+    MASKED: tl.constexpr = False,
 ):
-    """The two sums over a tile of the padded image, see tile_sums, for this program's call."""
+    """The sums over a tile of the padded image, and dz, see tile_sums, for this program's call."""
     height, width = height - 2 * PAD, width - 2 * PAD
     own_h, own_w = reflected(h, PAD, height), reflected(w, PAD, width)
     weight_ptr, bias_ptr, skip_ptr = options[0], options[1], options[2]
@@ -105,4 +120,5 @@ def sums_of_call(
         ACT,
         SLOPE,
         DTYPE,
+        MASKED,
     )

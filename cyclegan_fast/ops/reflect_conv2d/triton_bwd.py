@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """reflect_conv2d's gradient of x in Triton, and what adds up the weight's.
 
-With g = dL/dy, times 1 - y^2 where y is a tanh: each pixel gathers g over the taps and over its
-mirror images, so nothing races. Pixels whose row and column leave the same remainders by the stride
+With g = dL/dy, as triton_load makes it: each pixel gathers g over the taps and over its mirror
+images, so nothing races. Pixels whose row and column leave the same remainders by the stride
 are a phase: the same taps reach all of them, and a tile is of one phase, so no tap is in vain.
 """
 
@@ -14,17 +14,16 @@ import triton.language as tl
 from cyclegan_fast.ops._triton import of_call
 from cyclegan_fast.ops.reflect_conv2d.triton_beside import sums_of_call
 from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import leave_moments, leave_sums, with_tile
+from cyclegan_fast.ops.reflect_conv2d.triton_load import load_tile
 
 
 @triton.jit
 def reflect_conv2d_bwd_kernel(
     grad_y_ptr,  # [N, out_channels, out_height, out_width], the layout of x
-    y_ptr,  # like grad_y, if TANH
     weight_ptr,  # [out_channels, channels, KH, KW], either dense layout
     bias_ptr,  # [channels] or None: of a transposed convolution, whose forward this is
     grad_x_ptr,  # [N, channels, height, width], either dense layout
     other_grad_y_ptr,  # from here on the second call's
-    other_y_ptr,
     other_weight_ptr,
     other_bias_ptr,
     other_grad_x_ptr,
@@ -60,11 +59,25 @@ def reflect_conv2d_bwd_kernel(
     skip_stride_c,
     skip_stride_h,
     skip_stride_w,
-    LEAVES: tl.constexpr,  # nothing, "moments" or "sums"
+    load_beside_ptr,  # like grad_y, or None: how grad_y is loaded, see triton_load
+    load_mean_ptr,
+    load_rstd_ptr,
+    load_weight_ptr,
+    load_bias_ptr,
+    load_sums_ptr,
+    other_load_beside_ptr,
+    other_load_mean_ptr,
+    other_load_rstd_ptr,
+    other_load_weight_ptr,
+    other_load_bias_ptr,
+    other_load_sums_ptr,
+    LEAVES: tl.constexpr,  # nothing, "moments", "sums" or "masked"
     NORM_PAD: tl.constexpr,
     NORM_ACT: tl.constexpr,
     NORM_SLOPE: tl.constexpr,
-    TANH: tl.constexpr,
+    LOAD_FORM: tl.constexpr,
+    LOAD_ACT: tl.constexpr,
+    LOAD_SLOPE: tl.constexpr,
     PAD: tl.constexpr,
     ZEROS: tl.constexpr,  # in the place of reflection
     STRIDE: tl.constexpr,
@@ -86,7 +99,9 @@ def reflect_conv2d_bwd_kernel(
     channel, mask_c = offs_c.to(tl.int64), offs_c < channels
     in_tile = tl.arange(0, BLOCK_H * BLOCK_W)
     grad_y_ptr = of_call(grad_y_ptr, other_grad_y_ptr) + n * out_channels * out_height * out_width
-    y_ptr = of_call(y_ptr, other_y_ptr) + n * out_channels * out_height * out_width
+    if load_beside_ptr is not None:
+        load_beside_ptr = of_call(load_beside_ptr, other_load_beside_ptr)
+        load_beside_ptr += n * out_channels * out_height * out_width
     weight_ptr = of_call(weight_ptr, other_weight_ptr)
     grad_x_ptr = of_call(grad_x_ptr, other_grad_x_ptr) + n * channels * height * width
     if bias_ptr is not None:
@@ -128,7 +143,29 @@ def reflect_conv2d_bwd_kernel(
                 source = (out_h * out_width + out_w).to(tl.int64)[:, None] * y_stride_p
                 source += offs_o.to(tl.int64)[None, :] * y_stride_c
                 mask = reads[:, None] & mask_o[None, :]
-                a = derivative(grad_y_ptr, y_ptr, source, mask, TANH)
+                a = load_tile(
+                    grad_y_ptr,
+                    load_beside_ptr,
+                    source,
+                    mask,
+                    n,
+                    offs_o,
+                    mask_o,
+                    out_channels,
+                    out_height * out_width,
+                    0,
+                    (load_mean_ptr, load_rstd_ptr, load_weight_ptr, load_bias_ptr, load_sums_ptr),
+                    (
+                        other_load_mean_ptr,
+                        other_load_rstd_ptr,
+                        other_load_weight_ptr,
+                        other_load_bias_ptr,
+                        other_load_sums_ptr,
+                    ),
+                    LOAD_FORM,
+                    LOAD_ACT,
+                    LOAD_SLOPE,
+                )
                 tap = (tap_h + tap // taps_w * STRIDE) * KW + tap_w + tap % taps_w * STRIDE
                 source = offs_o.to(tl.int64)[:, None] * (channels * KH * KW)
                 source += (channel * weight_stride_c)[None, :] + tap * weight_stride_t
@@ -138,12 +175,13 @@ def reflect_conv2d_bwd_kernel(
             total += tl.load(bias_ptr + offs_c, mask=mask_c, other=0).to(tl.float32)[None, :]
         target = (h * width + w).to(tl.int64)[:, None] * x_stride_p
         target += (channel * x_stride_c)[None, :]
-        tl.store(grad_x_ptr + target, total, mask=mask_p[:, None] & mask_c[None, :])
+        if LEAVES != "masked":
+            tl.store(grad_x_ptr + target, total, mask=mask_p[:, None] & mask_c[None, :])
         if LEAVES == "moments":
             origin, first, second, count = with_tile(
                 origin, first, second, count, total, mask_p, mask_c, grad_x_ptr.dtype.element_ty
             )
-        if LEAVES == "sums":
+        if LEAVES == "sums" or LEAVES == "masked":
             sums = sums_of_call(
                 total,
                 h,
@@ -164,13 +202,16 @@ def reflect_conv2d_bwd_kernel(
                 NORM_ACT,
                 NORM_SLOPE,
                 grad_x_ptr.dtype.element_ty,
+                LEAVES == "masked",
             )
             first += sums[0]
             second += sums[1]
+            if LEAVES == "masked":
+                tl.store(grad_x_ptr + target, sums[2], mask=mask_p[:, None] & mask_c[None, :])
     if LEAVES == "moments":
         partial_ptr = of_call(partial_ptr, other_partial_ptr) + (n * chunks + chunk) * 3 * channels
         leave_moments(origin, first, second, channel, mask_c, partial_ptr, channels)
-    if LEAVES == "sums":
+    if LEAVES == "sums" or LEAVES == "masked":
         partial_ptr = of_call(partial_ptr, other_partial_ptr) + (n * chunks + chunk) * 2 * channels
         leave_sums(first, second, channel, mask_c, partial_ptr, channels)
 
@@ -203,13 +244,3 @@ def _first_tap(side, i, size, PAD: tl.constexpr, STRIDE: tl.constexpr):
         # The remainder has the position's sign, which is negative where there is no image.
         tap = (position % STRIDE + STRIDE) % STRIDE
     return tap
-
-
-@triton.jit
-def derivative(grad_y_ptr, y_ptr, source, mask, TANH: tl.constexpr):
-    """dL/dz of z, of which y is the activation, in the dtype that tensor cores multiply."""
-    grad = tl.load(grad_y_ptr + source, mask=mask, other=0)
-    if TANH:
-        y = tl.load(y_ptr + source, mask=mask, other=0).to(tl.float32)
-        grad = (grad.to(tl.float32) * (1 - y * y)).to(grad_y_ptr.dtype.element_ty)
-    return grad

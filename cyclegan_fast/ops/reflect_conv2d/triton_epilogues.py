@@ -85,16 +85,20 @@ def tile_sums(
     ACT: tl.constexpr,
     SLOPE: tl.constexpr,
     DTYPE: tl.constexpr,  # of the gradient in memory
+    MASKED: tl.constexpr,
 ):
-    """Sums over a tile of dz and of dz xhat, where dz is the gradient at the activation's input.
+    """Sums over a tile of dz and of dz xhat, and dz: the gradient at the activation's input.
 
     Folding adds each padded pixel's gradient to that of the pixel it shows, and so both sums over
-    the padded pixels are those over the image.
+    the padded pixels are those over the image. MASKED: dz is what lies in memory, and it is rounded
+    before it is summed; else the gradient is.
     """
     mask = mask_p[:, None] & mask_c[None, :]
     mean = tl.load(mean_ptr + channel, mask=mask_c, other=0)
     rstd = tl.load(rstd_ptr + channel, mask=mask_c, other=0)
-    g = tl.where(mask, grad.to(DTYPE).to(tl.float32), 0)
+    if not MASKED:
+        grad = grad.to(DTYPE).to(tl.float32)
+    g = tl.where(mask, grad, 0)
     if skip_ptr is not None:
         source = h.to(tl.int64) * skip_stride_h + w.to(tl.int64) * skip_stride_w
         source = source[:, None] + (channel * skip_stride_c)[None, :]
@@ -107,7 +111,9 @@ def tile_sums(
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + channel, mask=mask_c, other=0)
     dz = activation_gradient(g, d * scale[None, :] + bias[None, :], ACT, SLOPE)
-    return tl.sum(dz, 0), tl.sum(tl.where(mask, dz * d, 0), 0) * rstd
+    if MASKED:
+        dz = dz.to(DTYPE).to(tl.float32)
+    return tl.sum(dz, 0), tl.sum(tl.where(mask, dz * d, 0), 0) * rstd, dz
 
 
 @triton.jit

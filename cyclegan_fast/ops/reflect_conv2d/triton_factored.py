@@ -70,7 +70,7 @@ def why_not(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
 def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> None:
     """Write the results of one or two calls, and their moments where asked for."""
     del stride  # 1
-    x, weight, _, y, moments = calls[0]
+    x, weight, _, y, moments, *_ = calls[0]
     operands.check_pixels(x, y)
     if _few_results(weight):
         if moments is not None:
@@ -101,7 +101,7 @@ def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> 
 def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> None:
     """Write the gradients of one or two images, and the sums of their norms where asked for."""
     del stride
-    grad_y, y, weight, grad_x, norm = calls[0]
+    grad_y, y, weight, grad_x, norm, *_ = calls[0]
     operands.check_pixels(grad_x, grad_y)
     names = ("grad_y", "grad_y" if y is None else "y")
     if not _few_results(weight):
@@ -140,7 +140,8 @@ def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> No
 def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> None:
     """Write the gradients of one or two weights and biases."""
     del stride
-    grad_y, y, x, grad_weight, grad_bias, _ = calls[0]
+    grad_y, y, x, grad_weight, grad_bias, *_ = calls[0]
+    _check_groups(calls[0].groups)
     operands.check_pixels(x, grad_y)
     n, channels, height, width = x.shape
     _, out_channels, out_height, out_width = grad_y.shape
@@ -188,12 +189,20 @@ def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> 
         add_splits(calls, splits, plan.SUM_BLOCK)
 
 
-def workspace(out_shape: torch.Size, weight_shape: torch.Size) -> int:
+def workspace(out_shape: torch.Size, weight_shape: torch.Size, groups: int = 1) -> int:
     """Return the float32 elements that one call of gradient_of_weight needs."""
+    _check_groups(groups)
     elements = weight_shape[0] * (1 + weight_shape[1] * weight_shape[2] * weight_shape[3])
     return elements * max(
         plan.splits(out_shape, weight_shape, t.weight_pixels)[1] for t in plan.TILES.values()
     )
+
+
+def weight_launches(out_shape: torch.Size, weight_shape: torch.Size, groups: int = 1) -> int:
+    """Return the launches of gradient_of_weight: splits are always added up by a second one."""
+    del out_shape, weight_shape
+    _check_groups(groups)
+    return 2
 
 
 def moments_cover(
@@ -277,6 +286,14 @@ def _options(x: Tensor, thin: int, weight: Tensor, padding: int, width: int) -> 
         "SPAN": plan.side(weight.shape[3] * thin),
         **operands.resources(plan.WARPS, 1),
     }
+
+
+def _check_groups(groups: int) -> None:
+    if groups != 1:
+        raise ValueError(
+            f"reflect_conv2d: factored makes the gradient of one layer's weight, got {groups} "
+            "groups: ask for each layer alone"
+        )
 
 
 def _few_results(weight: Tensor) -> bool:

@@ -22,7 +22,8 @@ import triton
 import triton.language as tl
 
 from cyclegan_fast.ops._triton import of_call, reflected, tanh
-from cyclegan_fast.ops.reflect_conv2d.triton_bwd import _image, _touches, derivative
+from cyclegan_fast.ops.reflect_conv2d.triton_bwd import _image, _touches
+from cyclegan_fast.ops.reflect_conv2d.triton_load import derivative
 
 
 @triton.jit

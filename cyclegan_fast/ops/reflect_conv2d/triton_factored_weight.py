@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from cyclegan_fast.ops._triton import of_call, reflected
-from cyclegan_fast.ops.reflect_conv2d.triton_bwd import derivative
+from cyclegan_fast.ops.reflect_conv2d.triton_load import derivative
 
 
 @triton.jit

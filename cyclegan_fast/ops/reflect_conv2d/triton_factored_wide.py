@@ -17,8 +17,9 @@ import triton.language as tl
 
 from cyclegan_fast.ops._triton import of_call, reflected, tanh
 from cyclegan_fast.ops.reflect_conv2d.triton_beside import sums_of_call
-from cyclegan_fast.ops.reflect_conv2d.triton_bwd import _image, _touches, derivative
+from cyclegan_fast.ops.reflect_conv2d.triton_bwd import _image, _touches
 from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import leave_moments, leave_sums, with_tile
+from cyclegan_fast.ops.reflect_conv2d.triton_load import derivative
 
 
 @triton.jit

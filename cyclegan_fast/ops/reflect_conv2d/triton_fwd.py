@@ -3,7 +3,8 @@
 
 A program makes BLOCK_P pixels of BLOCK_O channels of one image, and `each` such tiles one after the
 other. The sum runs over the kernel's taps and the input's channels; a tap is a shift of the pixels,
-reflected where it leaves the image, or zero there.
+reflected where it leaves the image, or zero there. A norm may be applied to the input while it is
+loaded.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import triton.language as tl
 from cyclegan_fast.ops._triton import of_call, reflected, tanh
 from cyclegan_fast.ops.reflect_conv2d.triton_beside import sums_of_call
 from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import leave_moments, leave_sums, with_tile
+from cyclegan_fast.ops.reflect_conv2d.triton_load import load_tile
 
 
 @triton.jit
 def reflect_conv2d_fwd_kernel(
-    x_ptr,  # [N, channels, height, width], either dense layout
+    x_ptr,  # [N, channels, height, width], either dense layout; a norm may be applied to it
     weight_ptr,  # [out_channels, channels, KH, KW], either dense layout
     bias_ptr,  # [out_channels] or None
     y_ptr,  # [N, out_channels, out_height, out_width], the layout of x
@@ -58,10 +60,25 @@ def reflect_conv2d_fwd_kernel(
     skip_stride_c,
     skip_stride_h,
     skip_stride_w,
-    LEAVES: tl.constexpr,  # nothing, "moments" or "sums"
+    load_beside_ptr,  # like x, or None: how x is loaded, see triton_load
+    load_mean_ptr,
+    load_rstd_ptr,
+    load_weight_ptr,
+    load_bias_ptr,
+    load_sums_ptr,
+    other_load_beside_ptr,
+    other_load_mean_ptr,
+    other_load_rstd_ptr,
+    other_load_weight_ptr,
+    other_load_bias_ptr,
+    other_load_sums_ptr,
+    LEAVES: tl.constexpr,  # nothing, "moments", "sums" or "masked"
     NORM_PAD: tl.constexpr,
     NORM_ACT: tl.constexpr,
     NORM_SLOPE: tl.constexpr,
+    LOAD_FORM: tl.constexpr,
+    LOAD_ACT: tl.constexpr,
+    LOAD_SLOPE: tl.constexpr,
     TANH: tl.constexpr,
     PAD: tl.constexpr,
     ZEROS: tl.constexpr,  # in the place of reflection
@@ -86,6 +103,9 @@ def reflect_conv2d_fwd_kernel(
     y_ptr = of_call(y_ptr, other_y_ptr) + n * out_channels * pixels
     if bias_ptr is not None:
         bias_ptr = of_call(bias_ptr, other_bias_ptr)
+    if load_beside_ptr is not None:
+        load_beside_ptr = of_call(load_beside_ptr, other_load_beside_ptr)
+        load_beside_ptr += n * channels * height * width
     filters = channel[None, :] * (channels * KH * KW)
     blocks = tl.cdiv(channels, BLOCK_C)
     first, second = tl.zeros((BLOCK_O,), tl.float32), tl.zeros((BLOCK_O,), tl.float32)
@@ -105,7 +125,29 @@ def reflect_conv2d_fwd_kernel(
             source = (h * width + w).to(tl.int64)[:, None] * x_stride_p
             source += offs_c.to(tl.int64)[None, :] * x_stride_c
             mask = (mask_p & there)[:, None] & mask_c[None, :]
-            a = tl.load(x_ptr + source, mask=mask, other=0)
+            a = load_tile(
+                x_ptr,
+                load_beside_ptr,
+                source,
+                mask,
+                n,
+                offs_c,
+                mask_c,
+                channels,
+                height * width,
+                0,
+                (load_mean_ptr, load_rstd_ptr, load_weight_ptr, load_bias_ptr, load_sums_ptr),
+                (
+                    other_load_mean_ptr,
+                    other_load_rstd_ptr,
+                    other_load_weight_ptr,
+                    other_load_bias_ptr,
+                    other_load_sums_ptr,
+                ),
+                LOAD_FORM,
+                LOAD_ACT,
+                LOAD_SLOPE,
+            )
             source = filters + offs_c.to(tl.int64)[:, None] * weight_stride_c
             source += tap * weight_stride_t
             b = tl.load(weight_ptr + source, mask=mask_c[:, None] & mask_o[None, :], other=0)
@@ -115,12 +157,13 @@ def reflect_conv2d_fwd_kernel(
         if TANH:
             total = tanh(total, tl.float32)
         target = offs_p.to(tl.int64)[:, None] * y_stride_p + (channel * y_stride_c)[None, :]
-        tl.store(y_ptr + target, total, mask=mask_p[:, None] & mask_o[None, :])
+        if LEAVES != "masked":
+            tl.store(y_ptr + target, total, mask=mask_p[:, None] & mask_o[None, :])
         if LEAVES == "moments":
             origin, first, second, count = with_tile(
                 origin, first, second, count, total, mask_p, mask_o, y_ptr.dtype.element_ty
             )
-        if LEAVES == "sums":
+        if LEAVES == "sums" or LEAVES == "masked":
             sums = sums_of_call(
                 total,
                 offs_p // out_width,
@@ -141,15 +184,18 @@ def reflect_conv2d_fwd_kernel(
                 NORM_ACT,
                 NORM_SLOPE,
                 y_ptr.dtype.element_ty,
+                LEAVES == "masked",
             )
             first += sums[0]
             second += sums[1]
+            if LEAVES == "masked":
+                tl.store(y_ptr + target, sums[2], mask=mask_p[:, None] & mask_o[None, :])
     if LEAVES == "moments":
         partial_ptr = (
             of_call(partial_ptr, other_partial_ptr) + (n * chunks + chunk) * 3 * out_channels
         )
         leave_moments(origin, first, second, channel, mask_o, partial_ptr, out_channels)
-    if LEAVES == "sums":
+    if LEAVES == "sums" or LEAVES == "masked":
         partial_ptr = (
             of_call(partial_ptr, other_partial_ptr) + (n * chunks + chunk) * 2 * out_channels
         )

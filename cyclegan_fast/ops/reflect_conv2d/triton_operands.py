@@ -36,11 +36,10 @@ def weight_strides(weight: Tensor) -> tuple[int, int]:
 
 
 def options(
-    tanh: bool, padding: int, stride: int, weight_shape: torch.Size, zeros: bool, x: Tensor
+    padding: int, stride: int, weight_shape: torch.Size, zeros: bool, x: Tensor
 ) -> dict[str, object]:
-    """Return what a kernel is compiled for; tanh: whether of a tanh, and x: which dtype."""
+    """Return what a kernel is compiled for; x: which dtype."""
     return {
-        "TANH": tanh,
         "PAD": padding,
         "ZEROS": zeros,
         "STRIDE": stride,

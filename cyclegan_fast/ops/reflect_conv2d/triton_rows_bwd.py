@@ -11,8 +11,8 @@ import triton.language as tl
 
 from cyclegan_fast.ops._triton import of_call
 from cyclegan_fast.ops.reflect_conv2d.triton_beside import sums_of_call
-from cyclegan_fast.ops.reflect_conv2d.triton_bwd import derivative
 from cyclegan_fast.ops.reflect_conv2d.triton_epilogues import leave_sums
+from cyclegan_fast.ops.reflect_conv2d.triton_load import derivative
 
 
 @triton.jit

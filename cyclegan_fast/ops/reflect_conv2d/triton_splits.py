@@ -48,6 +48,8 @@ def reflect_conv2d_sum_kernel(
 def add_splits(calls: Sequence[OfWeight], splits: int, block: int | None = None) -> None:
     """Write the gradients of one call or two from the splits in their workspaces.
 
+    Each split's are all groups' weights, then all groups' biases, as the gradients are.
+
     Args:
         calls: as those of the first stage.
         splits: of each.

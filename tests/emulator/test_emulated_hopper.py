@@ -21,6 +21,7 @@ from fenced import Fences  # noqa: E402
 from rows_case import drawn, empty  # noqa: E402
 
 from cyclegan_fast.ops.reflect_conv2d import cuda_hopper as hopper  # noqa: E402
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import Normalised  # noqa: E402
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput  # noqa: E402
 
 pytestmark = pytest.mark.skipif(emulator.why_not() is not None, reason=str(emulator.why_not()))
@@ -106,15 +107,14 @@ def test_sums(norm, positions):
 @pytest.mark.parametrize(("act", "centre"), [(0, 3.0), (1, 1000.0), (2, 0.5)])
 def test_norm_on_load(act, centre, affine, positions):
     """The same bits as from the norm's result, rounded and padded."""
-    calls, plain, norms = [], [], []
+    calls, plain = [], []
     for seed in (0, 20):
         x = drawn((2, 128, 9, 12), torch.bfloat16, seed, centre=centre)
         mean, rstd = x.float().mean((2, 3)), (x.float().var((2, 3)) + 1e-5).rsqrt()
         weight, bias = drawn((2, 128, 1, 1), torch.float32, seed + 1).flatten(1)
-        norm = hopper.NormOnLoad(
+        norm = Normalised(
             mean, rstd, weight if affine else None, bias if affine else None, act, 0.2
         )
-        norms.append(norm)
         z = x.float() - mean[..., None, None]
         scale = rstd * weight if affine else rstd
         z = torch.addcmul(
@@ -125,10 +125,12 @@ def test_norm_on_load(act, centre, affine, positions):
         padded = padded.contiguous(memory_format=torch.channels_last)
         filters = drawn((128, 128, 3, 3), x.dtype, seed + 2, 0.02)
         chunks = hopper.moments_cover(padded.shape, filters.shape, 0, 1)[0]
-        for image, made in ((x, calls), (padded, plain)):
+        assert chunks == hopper.moments_cover(x.shape, filters.shape, 1, 1)[0]
+        for image, given, made in ((x, norm, calls), (padded, None, plain)):
             moments = torch.empty(2, chunks, 3, 128)
-            made.append(Forward(image, filters, None, empty(x.shape, x.dtype), moments))
-    hopper.forward(calls, 0, 1, False, norms)
+            y = empty(x.shape, x.dtype)
+            made.append(Forward(image, filters, None, y, moments, given))
+    hopper.forward(calls, 1, 1, False)
     hopper.forward(plain, 0, 1, False)
     for ours, theirs in zip(calls, plain, strict=True):
         near = 2 * EPS[ours.y.dtype] * theirs.y.abs().max().item()
@@ -164,7 +166,7 @@ def test_no_byte_beyond_an_operand_is_touched(at_end, schedule):
     )
     chunks = hopper.moments_cover(x.shape, weight.shape, 0, 1)[0]
     plain = plain._replace(moments=torch.empty(2, chunks, 3, 64))
-    call = Forward(*map(fenced, plain))
+    call = Forward(*map(fenced, plain[:5]))
     hopper.forward([plain], 0, 1, False)
     hopper.forward([call], 0, 1, False)
     assert torch.equal(call.y, plain.y) and torch.equal(call.moments, plain.moments)

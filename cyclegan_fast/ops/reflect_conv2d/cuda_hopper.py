@@ -38,26 +38,6 @@ class Tile(NamedTuple):
     each: int  # positions of a chunk
 
 
-class NormOnLoad(NamedTuple):
-    """An instance norm that is applied to a convolution's input while that is loaded.
-
-    Attributes:
-        mean: [N, C] float32.
-        rstd: [N, C] float32.
-        weight: [C] float32, or None.
-        bias: [C] float32, or None.
-        act: 0 none, 1 relu, 2 leaky_relu.
-        negative_slope: of leaky_relu.
-    """
-
-    mean: Tensor
-    rstd: Tensor
-    weight: Tensor | None
-    bias: Tensor | None
-    act: int
-    negative_slope: float
-
-
 def why_not(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
     """Return why a call is not served, or None."""
     reason = _why_not_on(x.device)
@@ -84,39 +64,32 @@ def moments_cover(
     x_shape: Sequence[int], weight_shape: Sequence[int], padding: int, stride: int
 ) -> tuple[int, int, int]:
     """Return chunks, each and pitch of the moments of one image, see beside_norm.Moments."""
-    positions, width = (x_shape[2] - 2) * x_shape[3], x_shape[3]
+    height, width = (side + 2 * padding for side in x_shape[2:])
+    positions = (height - 2) * width
     each = _tile(x_shape[0], positions, width, weight_shape[0], chunked=True).each
     return -(-positions // each), each, width
 
 
-def forward(
-    calls: Sequence[Forward],
-    padding: int,
-    stride: int,
-    tanh: bool,
-    norms: Sequence[NormOnLoad] | None = None,
-) -> None:
+def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> None:
     """Write the convolutions, and their moments where they are asked for.
 
-    Args:
-        calls: one or two.
-        padding: 0.
-        stride: 1.
-        tanh: of the results.
-        norms: of each call; x is the norm's input then, [N, C, H - 2, W - 2], and what is convolved
-            is ``reflect_pad(act(instance_norm(x)), 1)``, which nobody writes.
+    With a norm on load, and with it alone, padding is 1: of the normalised image.
     """
-    x, weight, bias, y, moments = zip(*calls, strict=True)
+    x, weight, bias, y, moments, norms = zip(*calls, strict=True)
     n, channels, height, width = y[0].shape
     tile = _tile(n, height * (width + 2), width + 2, channels, chunked=moments[0] is not None)
-    of_norms, act = [[None] * len(calls)] * 4, (0, 0.0)
-    if norms is not None:
+    if norms[0] is not None:
         # The loaders of a large tile have no registers for it.
         tile = tile._replace(positions=128)
-        of_norms = [list(each) for each in zip(*(norm[:4] for norm in norms), strict=True)]
-        act = (norms[0].act, norms[0].negative_slope)
+    if padding != (norms[0] is not None):
+        raise ValueError(
+            f"reflect_conv2d: padding must be 1 with a norm on load and 0 without, got {padding}"
+        )
+    names = ("mean", "rstd", "weight", "bias")
+    of_norms = [[getattr(norm, name, None) for norm in norms] for name in names]
+    act, slope = (0, 0.0) if norms[0] is None else (norms[0].act, norms[0].negative_slope)
     left = [_or_empty(each, x[0]) for each in moments]
-    ops.reflect_conv2d_hopper_fwd(x, weight, bias, *of_norms, *act, tanh, *tile, y, left)
+    ops.reflect_conv2d_hopper_fwd(x, weight, bias, *of_norms, act, slope, tanh, *tile, y, left)
 
 
 def sums_chunks(
@@ -129,9 +102,14 @@ def sums_chunks(
 
 def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> None:
     """Write the images' gradients, and the sums of the norm before where they are asked for."""
-    grad_y, y, weight, grad_x, norms = zip(*calls, strict=True)
+    grad_y, y, weight, grad_x, norms, behind = zip(*calls, strict=True)
     n, channels, height, width = grad_x[0].shape
     norm = norms[0]
+    if behind[0] is not None or (norm is not None and norm.masked):
+        raise ValueError(
+            "reflect_conv2d: 'hopper' applies no norm's backward to what it loads or writes; "
+            "use 'implicit'"
+        )
     tile = _tile(n, height * width, width, channels, chunked=norm is not None)
     names = ("x", "mean", "rstd", "weight", "bias", "skip")
     of_norms = [[getattr(each, name, None) for each in norms] for name in names]

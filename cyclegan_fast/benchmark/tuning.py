@@ -107,10 +107,10 @@ def measure(
     layer, grad_y = operands(case, device)
     works: dict[str, Work] = {"library": by_library(case, layer, grad_y)}
     excluded = {}
-    for name in table.TRITON:
-        reason = table.why_not(name, layer)
+    for name in table.LAUNCHED:
+        reason = table.why_not(name, layer, case.direction)
         if reason is None:
-            works[name] = _by_triton(name, case, layer, grad_y)
+            works[name] = _by_launch(name, case, layer, grad_y)
             reason = _why_unequal(works[name], works["library"], case.dtype)
         if reason is not None:
             excluded[name] = reason
@@ -171,7 +171,7 @@ def _there(made: tuple[Any, ...], needs: tuple[bool, ...]) -> tuple[Tensor, ...]
     return tuple(gradient for gradient, need in zip(made, needs, strict=True) if need)
 
 
-def _by_triton(name: str, case: Case, layer: Layer, grad_y: Tensor) -> Work:
+def _by_launch(name: str, case: Case, layer: Layer, grad_y: Tensor) -> Work:
     made: Tensor | None
     if case.direction == "forward":
         made = torch.empty_like(grad_y)

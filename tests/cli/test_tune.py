@@ -43,7 +43,7 @@ def test_a_step_names_all_of_its_convolutions():
 def test_every_implementation_that_serves_is_timed(case):
     found = tuning.measure(case, CPU, rounds=1)
     names = set(found.microseconds) | set(found.excluded)
-    assert names == {"library", *table.TRITON}
+    assert names == {"library", *table.LAUNCHED}
     assert {"library", "implicit"} <= set(found.microseconds)
     assert not any("differs" in reason for reason in found.excluded.values())
     assert found.fastest in found.microseconds and found.flops > 0
@@ -51,13 +51,13 @@ def test_every_implementation_that_serves_is_timed(case):
 
 @needs_interpreter
 def test_one_that_is_wrong_is_left_out(monkeypatch):
-    right = tuning._by_triton
+    right = tuning._by_launch
 
     def wrong(*arguments):
         work = right(*arguments)
         return lambda: tuple(made + 1 for made in work())
 
-    monkeypatch.setattr(tuning, "_by_triton", wrong)
+    monkeypatch.setattr(tuning, "_by_launch", wrong)
     found = tuning.measure(CASES[0], CPU, rounds=1)
     assert set(found.microseconds) == {"library"}
     assert "differs" in found.excluded["implicit"]

@@ -25,10 +25,10 @@ WITHOUT_TENSORS = {
     "generator_loss_workspace",
     "cpu_instruction_set",
 }
-# From what a Triton convolution has left: there is none on a CPU.
+# From what a Triton convolution has left: there is none on a CPU. And Hopper's own convolution.
 CUDA_ALONE = {
     f"instance_norm_act_{way}{pair}" for way in ("finish", "bwd_finish") for pair in ("", "_pair")
-}
+} | {f"reflect_conv2d_hopper_{way}" for way in ("fwd", "bwd")}
 
 
 def declared() -> dict[str, torch.FunctionSchema]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The calls that the implementations of reflect_conv2d in Triton take.
+"""The calls that the implementations of reflect_conv2d with kernels of ours take.
 
 They take one call or two: those of two networks side by side, on operands of the same sizes,
 dtypes and layouts, which are one launch then.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Convolutions into memory that is there, by Triton's kernels: their calls, see ops/_into.py.
+"""Convolutions into memory that is there, by kernels of ours: their calls, see ops/_into.py.
 
 They are those of reflect_conv2d, and those with zeros around the image and the transposed ones,
 which Triton's kernels serve where the table says so.
@@ -24,7 +24,7 @@ from cyclegan_fast.ops.reflect_conv2d.beside_norm import (
 )
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
 from cyclegan_fast.ops.reflect_conv2d.layers import Layer
-from cyclegan_fast.ops.reflect_conv2d.table import STEM, implementation
+from cyclegan_fast.ops.reflect_conv2d.table import BACKEND_OF, STEM, implementation
 
 Operands = Forward | OfInput | OfWeight
 
@@ -35,7 +35,7 @@ class Call:
 
     Attributes:
         direction: one of layers.DIRECTIONS.
-        name: of an implementation in Triton.
+        name: one of table.LAUNCHED.
         layer: what is computed.
         operands: what is read and written.
         tanh: of the result.
@@ -61,7 +61,7 @@ class Call:
         launch([self, *beside])
         stem = STEM if self.direction == "forward" else f"{STEM}_backward"
         for _ in (self, *beside):
-            backend.count(stem, "triton")
+            backend.count(stem, BACKEND_OF[self.name])
 
 
 def launch(calls: Sequence[Call]) -> None:

@@ -28,7 +28,7 @@ from cyclegan_fast.errors import TableError
 from cyclegan_fast.ops.reflect_conv2d.layers import Layer
 
 FORMAT = 1
-NAMES = ("library", "rows", "factored", "implicit")  # what can be the fastest
+NAMES = ("library", "rows", "factored", "implicit", "hopper")  # what can be the fastest
 ENVIRONMENT = "CYCLEGAN_FAST_TABLE"
 
 # (layer, direction) -> an implementation, or None: nothing is known.

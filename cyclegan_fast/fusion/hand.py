@@ -180,7 +180,7 @@ class HandWalk:
                     self._tools,
                     step,
                     registers,
-                    pad=0 if j is None else self._neighbours.norm(j).pad,
+                    pad=None if j is None else self._neighbours.norm(j).pad,
                     place=None if behind is None else self._place("y", i, run),
                 )
             else:

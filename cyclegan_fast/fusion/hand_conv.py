@@ -54,7 +54,7 @@ class Left(NamedTuple):
 
 
 def forward(
-    tools: Tools, step: ConvStep, registers: list[Any], *, pad: int, place: Place | None
+    tools: Tools, step: ConvStep, registers: list[Any], *, pad: int | None, place: Place | None
 ) -> Generator[into.Call, None, tuple[Kept, Moments | None]]:
     """Fill a convolution's register.
 
@@ -62,7 +62,7 @@ def forward(
         tools: as every step's.
         step: of the plan.
         registers: of the run.
-        pad: pixels by which a norm has padded the input for this convolution alone.
+        pad: pixels by which a norm has padded the input for this convolution alone; None: none has.
         place: where the result is written, if a norm alone reads it; else None.
 
     Returns:
@@ -72,9 +72,10 @@ def forward(
     given = registers[step.inputs[0]]
     loaded = given if isinstance(given, Loaded) else None
     x = _common.dense(given) if loaded is None else loaded.x
-    loads = loaded is not None or hand_serving.loads_norms(
-        tools, step, hand_serving.inside(x, pad), pad
-    )
+    loads = loaded is not None
+    if not loads and (pad is not None or place is not None):
+        like = hand_serving.inside(x, pad or 0)
+        loads = hand_serving.loads_norms(tools, step, like, pad or 0)
     name, layer = hand_serving.serving(tools, step, x, "forward", loaded)
     moments = None
     if layer is None:

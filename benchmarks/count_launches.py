@@ -39,6 +39,8 @@ from cyclegan_fast.benchmark.plain import PlainIteration, Setup
 from cyclegan_fast.ops import _common
 from cyclegan_fast.ops.adam import triton_kernels
 
+IN_TRITON = "ours bf16, convolutions in Triton"
+ON_LOAD = f"{IN_TRITON}, norms on load"
 RECORD = harness.RESULTS / "launches.json"
 # Nothing is launched where memory is only described or set aside.
 NO_LAUNCH = {
@@ -74,6 +76,8 @@ IN_THE_LEAST = {
     "instance_norm_act_bwd_finish",
     "fprop left for norms",
     "dgrad left for norms",
+    "dgrad norms on load",
+    "wgrad norms on load",
     "generator_loss",
     "lsgan_loss",
     "lsgan_loss_backward",
@@ -137,7 +141,10 @@ class Counter(TorchDispatchMode):
         result = compute(func, *args, **kwargs)
         if func.namespace == "cyclegan_fast_C":
             # A walk by hand calls the kernels themselves.
-            if name.endswith(("_fwd", "_bwd", "_pair")):  # the last argument is the workspace
+            if name.startswith("reflect_pad2d"):
+                group = "copies and casts" if name.endswith("copy") else "pads"
+                self.groups[group].add(name, 1, _bytes(args))
+            elif name.endswith(("_fwd", "_bwd", "_pair")):  # the last argument is the workspace
                 calls = _calls_of_a_pair(args) if name.endswith("_pair") else [args]
                 name = name.removesuffix("_pair")
                 moved = sum(_bytes(call[:-1]) + _read_again(name, call) for call in calls)
@@ -232,17 +239,20 @@ def _bytes(*values) -> int:
     return sum(map(size, tensors))
 
 
-def count(iteration: Callable[[], object], *, triton: bool = False) -> dict[str, Group]:
+def count(
+    iteration: Callable[[], object], *, triton: bool = False, on_load: bool = False
+) -> dict[str, Group]:
     """Count one iteration, after one that sets up what later ones keep.
 
     Args:
         iteration: makes one.
         triton: let Triton's kernels do its convolutions.
+        on_load: and the norms beside them, while they load.
     """
     with _as_on_a_gpu():
         for _ in range(2):
             counter = Counter()
-            with counter, in_triton(counter.note) if triton else nullcontext():
+            with counter, in_triton(counter.note, on_load=on_load) if triton else nullcontext():
                 iteration()
     return counter.groups
 
@@ -294,13 +304,14 @@ def main() -> None:
         "ours bf16, each pass alone": OursIteration(
             "bf16", graph=False, images=images, merge="off"
         ),
-        "ours bf16, convolutions in Triton": OursIteration(
-            "bf16", graph=False, images=images, pair="on"
-        ),
+        IN_TRITON: OursIteration("bf16", graph=False, images=images, pair="on"),
+        ON_LOAD: OursIteration("bf16", graph=False, images=images, pair="on"),
     }
     record: dict[str, dict] = {}
     for contender, iteration in contenders.items():
-        groups = count(iteration, triton="Triton" in contender)
+        groups = count(
+            iteration, triton=contender in (IN_TRITON, ON_LOAD), on_load=contender == ON_LOAD
+        )
         record[contender] = {
             "launches": sum(g.launches for g in groups.values()),
             "gigabytes": round(sum(g.bytes for g in groups.values()) / 1e9, 3),
@@ -322,13 +333,18 @@ def main() -> None:
             },
         }
         _show(contender, record[contender])
+    sizes = options.size, options.batch
     for name, least in (
-        ("least", least_bytes.least),
-        ("least, joined, statistics from convolutions", least_bytes.least_beside_norms),
+        ("least", least_bytes.least(*sizes)),
+        (
+            "least, joined, statistics from convolutions",
+            least_bytes.least_joined(*sizes, on_load=False),
+        ),
+        ("least, joined, norms on load", least_bytes.least_joined(*sizes, on_load=True)),
     ):
         record[name] = {
             group: {"launches": launches, "gigabytes": round(moved / 1e9, 3)}
-            for group, (launches, moved) in least(options.size, options.batch).items()
+            for group, (launches, moved) in least.items()
         }
         whole = [
             sum(row[key] for row in record[name].values()) for key in ("launches", "gigabytes")

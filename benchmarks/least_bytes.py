@@ -98,11 +98,17 @@ def least(size: int, batch: int) -> dict[str, tuple[int, int]]:
     return {group: (launches, moved) for group, (launches, moved) in total.items()}
 
 
-def least_beside_norms(size: int, batch: int) -> dict[str, tuple[int, int]]:
+def least_joined(size: int, batch: int, *, on_load: bool) -> dict[str, tuple[int, int]]:
     """Return the same where passes are joined, and convolutions leave norms' statistics and sums.
 
-    So a norm's kernel reads its input once each way. A generator runs twice and a discriminator
-    once, on all pictures of their kind, and each weight's gradient is taken once.
+    So a norm's kernel reads its input once each way, or there is none. A generator runs twice and a
+    discriminator once, on all pictures of their kind, and each weight's gradient is taken once.
+
+    Args:
+        size: of the pictures.
+        batch: pictures of each side.
+        on_load: convolutions do the norms beside them while they load. A sum with a residual is
+            written all the same, and backward the gradient at each norm's own result.
     """
     total: dict[str, list[int]] = defaultdict(lambda: [0, 0])
 
@@ -111,14 +117,17 @@ def least_beside_norms(size: int, batch: int) -> dict[str, tuple[int, int]]:
         total[group][1] += 2 * moved
 
     g, d = generator(size), discriminator(size)
+    go = _pass_on_load if on_load else _joined_pass
     # The network; pictures of a pass, those whose gradient counts, those of the weights' gradients.
     for layers, passes in ((g, ((2, 0, 2), (1, 1, 1))), (d, ((3, 1, 2),))):
         for images, of_picture, _ in passes:
-            _joined_pass(kernel, layers, batch * images, batch * of_picture)
+            go(kernel, layers, batch * images, batch * of_picture)
         learned = batch * sum(weights for *_, weights in passes)
-        for layer in layers:
-            images = learned * (layer.out + layer.padded_in) * HALF
-            kernel("convolutions", images + layer.weight * FULL)
+        for i, layer in enumerate(layers):
+            image = layer.out + layer.padded_in
+            if on_load:
+                image = layer.out * (1 + layer.norm) + _read(layers, i)
+            kernel("convolutions", learned * image * HALF + layer.weight * FULL)
         parameters = sum(layer.weight + layer.channels for layer in layers)
         kernel("optimisers", parameters * (7 * FULL + HALF))
     picture = batch * 3 * size**2 * HALF
@@ -146,6 +155,38 @@ def _joined_pass(kernel, layers, n: int, of_picture: int) -> None:
         elif of_picture:
             kernel("convolutions", (y + x) // n * of_picture + weight)
         before = layer
+
+
+def _pass_on_load(kernel, layers, n: int, of_picture: int) -> None:
+    for i, layer in enumerate(layers):
+        before = layers[i - 1] if i else None
+        x, y = n * _read(layers, i) * HALF, n * layer.out * HALF
+        weight = layer.weight * HALF
+        kernel("convolutions", x + weight + y)
+        if layer.adds or _starts(layers, i):
+            # The stream that blocks add to is written, and read where it is added to.
+            kernel("norms", y * (1 + layer.adds) + n * layers[i + 1].padded_in * HALF)
+        # What comes back is masked already, and the norm's gradient is made of it and of y.
+        back = y * (1 + layer.norm)
+        if before is not None:
+            own = n * before.out * HALF
+            skip = own if layers[i - 1].adds or _starts(layers, i - 1) else 0
+            kernel("convolutions", back + weight + own + own * before.norm + skip)
+        elif of_picture:
+            kernel("convolutions", (back + x) // n * of_picture + weight)
+
+
+def _starts(layers: list[Layer], i: int) -> bool:
+    """Whether the first residual block begins behind a layer."""
+    return (
+        i + 2 < len(layers) and layers[i + 2].adds and not layers[i].adds and not layers[i].reflect
+    )
+
+
+def _read(layers: list[Layer], i: int) -> int:
+    """Elements that a layer reads of an image: padded where that has been written."""
+    written = i == 0 or layers[i - 1].adds or _starts(layers, i - 1)
+    return layers[i].padded_in if written else layers[i - 1].out
 
 
 def _pass(kernel, layers, n: int, picture: bool, weights: bool, accumulate: bool) -> None:

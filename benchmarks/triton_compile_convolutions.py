@@ -180,10 +180,13 @@ def _on_load_launches(dtype: torch.dtype) -> Iterator[Launch]:
 def _rows_launches(dtype: torch.dtype) -> Iterator[Launch]:
     """The trunk of one network with a bias, and of two with their norms, by one tile and by more.
 
-    And the discriminator's last but one layer, whose result is blocks of several rows.
+    And the discriminator's last but one layer, whose result is blocks of several rows; and a layer
+    with a tanh, which is no network's of ours.
     """
-    cases = [(1, 256, 66, 3, False), (2, 256, 66, 3, True), (2, 256, 130, 3, True)]
-    for calls, channels, size, side, norms in [*cases, (1, 512, 34, 4, False)]:
+    cases = [(1, 256, 66, 3, ""), (2, 256, 66, 3, "norms"), (2, 256, 130, 3, "norms")]
+    cases += [(1, 512, 34, 4, ""), (1, 256, 66, 3, "tanh")]
+    for calls, channels, size, side, form in cases:
+        norms, tanh = form == "norms", form == "tanh"
         x = image(dtype, torch.channels_last, 1, channels, size)
         weight = image(dtype, torch.channels_last, channels, channels, side)
         y = image(dtype, torch.channels_last, 1, channels, size - side + 1)
@@ -199,15 +202,27 @@ def _rows_launches(dtype: torch.dtype) -> Iterator[Launch]:
             )
             norm = NormOfInput(inner, each, each, each[0], each[0], 1, 0.2, 1, inner, sums)
         work = torch.empty(rows.workspace(y.shape, weight.shape))
-        of_weight = OfWeight(y, None, x, weight.float(), bias, work)
-        what = f"rows, {calls} of {channels} channels, {side}x{side}, {size}x{size}"
-        what += ", norms" * norms
+        made = y if tanh else None
+        of_weight = OfWeight(y, made, x, weight.float(), bias, work)
+        what = f"rows, {calls} of {channels} channels, {side}x{side}, {size}x{size} {form}"
         yield (
             what,
-            partial(rows.forward, [Forward(x, weight, bias, y, moments)] * calls, 0, 1, False),
+            partial(rows.forward, [Forward(x, weight, bias, y, moments)] * calls, 0, 1, tanh),
         )
-        of_input = OfInput(y, None, weight, x, norm)
+        of_input = OfInput(y, made, weight, x, norm)
         yield what, partial(rows.gradient_of_input, [of_input] * calls, 0, 1)
+        yield what, partial(rows.gradient_of_weight, [of_weight] * calls, 0, 1)
+    yield from _trunks_launches(dtype)
+
+
+def _trunks_launches(dtype: torch.dtype) -> Iterator[Launch]:
+    """The gradients of a generator's trunk in one launch, which writes them: one network, two."""
+    x, y = (image(dtype, torch.channels_last, 18, 256, size) for size in (66, 64))
+    weights = torch.empty(18, 256, 3, 3, 256).permute(0, 1, 4, 2, 3)
+    work = torch.empty(rows.workspace(y.shape, weights.shape[1:], 18))
+    for calls in (1, 2):
+        of_weight = OfWeight(y, None, x, weights, None, work, groups=18)
+        what = f"rows, {calls} of 18 layers of 256 channels, 3x3, 66x66"
         yield what, partial(rows.gradient_of_weight, [of_weight] * calls, 0, 1)
 
 

@@ -2,7 +2,7 @@
 // The one door through which every kernel is started, and the one place where the kernels' source
 // meets its runtime: CUDA's, or a host layer that executes blocks and threads on the CPU. That
 // layer is included ahead of this file, defines CYCLEGAN_FAST_EMULATOR, and brings its own
-// cudaStream_t, cudaError_t, launch() and CYCLEGAN_FAST_SHARED().
+// cudaStream_t, cudaError_t, launch(), CYCLEGAN_FAST_SHARED() and the rest of what is here.
 #pragma once
 
 #ifndef CYCLEGAN_FAST_EMULATOR
@@ -32,6 +32,20 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
                                 shared_bytes, stream);
       },
       values);
+}
+
+// Lets a kernel have more dynamic shared memory than the 48 KB that every block may.
+template <typename... Parameters>
+cudaError_t allow_shared(void (*kernel)(Parameters...), int bytes) {
+  return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                              cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+}
+
+// Of the current device.
+inline cudaError_t multiprocessors(int* count) {
+  int device = 0;
+  if (const cudaError_t error = cudaGetDevice(&device)) return error;
+  return cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device);
 }
 
 }  // namespace cyclegan_fast

@@ -93,6 +93,33 @@ __global__ void __launch_bounds__(kThreads)
   });
 }
 
+// A thread makes one value of y, neighbours in memory by neighbours: a picture has few of them, and
+// what they read lies anywhere.
+template <typename To, typename From>
+__global__ void __launch_bounds__(kThreads)
+    reflect_pad2d_copy_kernel(const ReflectPad2dCopyParams p) {
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t height = p.h + 2 * p.pad, width = p.w + 2 * p.pad;
+  const int64_t values = p.c * height * width;
+  if (at >= p.n * values) return;
+  const int64_t n = at / values;
+  // Of one image 32 bits count the values.
+  const auto value = static_cast<uint32_t>(at - n * values);
+  const auto pixels = static_cast<uint32_t>(height * width);
+  const auto channels = static_cast<uint32_t>(p.c);
+  const uint32_t pixel = p.channels_last ? value / channels : value % pixels;
+  const int64_t c = p.channels_last ? value % channels : value / pixels;
+  const auto across = static_cast<uint32_t>(width);
+  const int64_t h = reflected(static_cast<int>(pixel / across), static_cast<int>(p.pad),
+                              static_cast<int>(p.h));
+  const int64_t w = reflected(static_cast<int>(pixel % across), static_cast<int>(p.pad),
+                              static_cast<int>(p.w));
+  const From from = static_cast<const From*>(p.x.data)[n * p.x.n + c * p.x.c + h * p.x.h +
+                                                       w * p.x.w];
+  static_cast<To*>(p.y)[at] =
+      rounded<To>(static_cast<Accumulator<To>>(static_cast<Accumulator<From>>(from)));
+}
+
 template <typename T, int kWidth>
 __global__ void __launch_bounds__(kThreads)
     reflect_pad2d_bwd_kernel(const Rows rows, const T* __restrict__ grad_y,
@@ -166,6 +193,25 @@ cudaError_t reflect_pad2d_fwd(const ReflectPad2dParams& p, cudaStream_t stream) 
   if (width > 1) return copy<uint4>(p, width, stream);
   if (bytes == 8) return copy<uint64_t>(p, 1, stream);
   return bytes == 4 ? copy<uint32_t>(p, 1, stream) : copy<uint16_t>(p, 1, stream);
+}
+
+cudaError_t reflect_pad2d_copy(const ReflectPad2dCopyParams& p, cudaStream_t stream) {
+  const int64_t values = p.c * (p.h + 2 * p.pad) * (p.w + 2 * p.pad);
+  const int64_t blocks = (p.n * values + kThreads - 1) / kThreads;
+  constexpr int64_t kLimit = int64_t{1} << 31;
+  if (values >= kLimit || blocks >= kLimit) return cudaErrorInvalidConfiguration;
+  return with_type(p.from, [&](auto from) {
+    return with_type(p.to, [&](auto to) {
+      using From = typename decltype(from)::type;
+      using To = typename decltype(to)::type;
+      if constexpr ((sizeof(From) == sizeof(double)) == (sizeof(To) == sizeof(double))) {
+        return launch(reflect_pad2d_copy_kernel<To, From>, static_cast<unsigned>(blocks), kThreads,
+                      0, stream, p);
+      } else {
+        return cudaErrorInvalidConfiguration;  // refused before
+      }
+    });
+  });
 }
 
 cudaError_t reflect_pad2d_bwd(const ReflectPad2dParams& p, cudaStream_t stream) {

@@ -33,4 +33,29 @@ inline ReflectPad2dParams reflect_pad2d_args(const Tensor& small, const Tensor& 
           .out = mutable_data(forward ? padded : small)};
 }
 
+inline ReflectPad2dCopyParams reflect_pad2d_copy_args(const Tensor& x, int64_t pad,
+                                                      const Tensor& y) {
+  const Checker check("reflect_pad2d_copy", x);
+  check.four_dimensions("x", x);
+  const Dtype from = check.dtype("x", x), to = check.dtype("y", y);
+  const auto sizes = x.sizes();
+  const int64_t n = sizes[0], c = sizes[1], h = sizes[2], w = sizes[3];
+  check.pad(pad, h, w);
+  check.place("y", y, {n, c, h + 2 * pad, w + 2 * pad});
+  const Layout layout = check.layout("y", y);
+  if ((from == Dtype::kFloat64) != (to == Dtype::kFloat64))
+    check.fail("y", "of dtype float64 if x is, and only then", name(to));
+  const auto strides = x.strides();
+  return {.from = from,
+          .to = to,
+          .channels_last = layout == Layout::kChannelsLast,
+          .n = n,
+          .c = c,
+          .h = h,
+          .w = w,
+          .pad = pad,
+          .x = {data(x), strides[0], strides[1], strides[2], strides[3]},
+          .y = mutable_data(y)};
+}
+
 }  // namespace cyclegan_fast

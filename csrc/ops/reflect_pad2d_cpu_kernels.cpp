@@ -43,6 +43,40 @@ void fold_rows(const ReflectPad2dParams& p, int64_t begin, int64_t end) {
   }
 }
 
+template <class To, class From>
+void converted_rows(const ReflectPad2dCopyParams& p, int64_t begin, int64_t end) {
+  const int64_t c = p.channels_last ? p.c : 1;
+  const int64_t row_size = (p.w + 2 * p.pad) * c;
+  const Scratch<From> scratch(p.w * c);
+  for (int64_t task = begin; task < end; ++task) {
+    const int64_t image = task / p.h, h = task % p.h;
+    const int64_t n = p.channels_last ? image : image / p.c;
+    const Row<From> from = strided_row<From>(p.x, n, image - n * (p.channels_last ? 1 : p.c), h,
+                                             p.w, c, scratch);
+    To* padded = static_cast<To*>(p.y) + image * (p.h + 2 * p.pad) * row_size;
+    To* row = padded + (h + p.pad) * row_size + p.pad * c;
+    if (from.pixel == c) {
+      convert(row, from.data, p.w * c);
+    } else {
+      for (int64_t w = 0; w < p.w; ++w) convert(row + w * c, from.data + w * from.pixel, c);
+    }
+    mirror_columns(row, p.w, c, p.pad);
+    mirror_rows(padded, h, p.h, row_size, p.pad);
+  }
+}
+
+void copied(const ReflectPad2dCopyParams& p, int64_t begin, int64_t end) {
+  if (p.from == Dtype::kFloat64) return converted_rows<double, double>(p, begin, end);
+  with_dtype(p.from, [&](auto from) {
+    with_dtype(p.to, [&](auto to) {
+      using From = decltype(from);
+      using To = decltype(to);
+      if constexpr (sizeof(From) < sizeof(double) && sizeof(To) < sizeof(double))
+        converted_rows<To, From>(p, begin, end);
+    });
+  });
+}
+
 void fwd(const ReflectPad2dParams& p, int64_t begin, int64_t end) {
   with_dtype(p.dtype, [&](auto type) { copy_rows<decltype(type)>(p, begin, end); });
 }
@@ -53,6 +87,7 @@ void bwd(const ReflectPad2dParams& p, int64_t begin, int64_t end) {
 
 }  // namespace
 
-CYCLEGAN_FAST_DEFINE_KERNELS(ReflectPad2dKernels, reflect_pad2d) = {.fwd = fwd, .bwd = bwd};
+CYCLEGAN_FAST_DEFINE_KERNELS(ReflectPad2dKernels, reflect_pad2d) = {
+    .fwd = fwd, .bwd = bwd, .copy = copied};
 
 }  // namespace cyclegan_fast

@@ -11,6 +11,7 @@ namespace cyclegan_fast {
 struct ReflectPad2dKernels {
   void (*fwd)(const ReflectPad2dParams& params, int64_t begin, int64_t end);
   void (*bwd)(const ReflectPad2dParams& params, int64_t begin, int64_t end);
+  void (*copy)(const ReflectPad2dCopyParams& params, int64_t begin, int64_t end);
 };
 
 CYCLEGAN_FAST_DECLARE_KERNELS(ReflectPad2dKernels, reflect_pad2d)

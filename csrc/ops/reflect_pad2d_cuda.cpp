@@ -18,6 +18,16 @@ void fwd(const Tensor& x,  // [N, C, H, W]
   check_launch("reflect_pad2d_fwd", reflect_pad2d_fwd(params, stream));
 }
 
+void copy(const Tensor& x,  // [N, C, H, W], any strides
+          int64_t pad,
+          const Tensor& y) {  // [N, C, H + 2 pad, W + 2 pad]
+  const auto params = reflect_pad2d_copy_args(x, pad, y);
+  if (x.numel() == 0) return;
+  const CudaDeviceGuard guard(x);
+  const auto stream = static_cast<cudaStream_t>(current_cuda_stream(x));
+  check_launch("reflect_pad2d_copy", reflect_pad2d_copy(params, stream));
+}
+
 void bwd(const Tensor& grad_y,  // [N, C, H + 2 pad, W + 2 pad]
          int64_t pad,
          const Tensor& grad_x) {  // [N, C, H, W]
@@ -32,6 +42,7 @@ void bwd(const Tensor& grad_y,  // [N, C, H + 2 pad, W + 2 pad]
 
 STABLE_TORCH_LIBRARY_IMPL(cyclegan_fast_C, CUDA, library) {
   library.impl("reflect_pad2d_fwd", TORCH_BOX(&fwd));
+  library.impl("reflect_pad2d_copy", TORCH_BOX(&copy));
   library.impl("reflect_pad2d_bwd", TORCH_BOX(&bwd));
 }
 

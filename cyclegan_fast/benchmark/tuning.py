@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cyclegan_fast.benchmark.ours import OursIteration
 from cyclegan_fast.benchmark.timing import interleaved
-from cyclegan_fast.ops.reflect_conv2d import into, library, measured, table
-from cyclegan_fast.ops.reflect_conv2d.layers import Layer
+from cyclegan_fast.ops.reflect_conv2d import into, library, table
+from cyclegan_fast.ops.reflect_conv2d.layers import DIRECTIONS, Layer
 
 aten = torch.ops.aten
 # Of the largest value: what implementations may differ by, who add up in another order.
@@ -79,8 +79,9 @@ def cases_of_a_step(step: OursIteration) -> list[Case]:
         x, weight, padding, stride, kind = layer
         last = x.is_contiguous(memory_format=torch.channels_last)
         sizes = tuple(x.shape), tuple(weight.shape)
-        case = Case(direction, *sizes, padding, stride, kind, x.dtype, last)
-        found.setdefault(layer.key(direction), case)
+        if direction in DIRECTIONS:
+            case = Case(direction, *sizes, padding, stride, kind, x.dtype, last)
+            found.setdefault(layer.key(direction), case)
 
     with table.choosing(note):
         step()
@@ -106,10 +107,10 @@ def measure(
     layer, grad_y = operands(case, device)
     works: dict[str, Work] = {"library": by_library(case, layer, grad_y)}
     excluded = {}
-    for name in table.TRITON:
-        reason = table.why_not(name, layer)
+    for name in table.LAUNCHED:
+        reason = table.why_not(name, layer, case.direction)
         if reason is None:
-            works[name] = _by_triton(name, case, layer, grad_y)
+            works[name] = _by_launch(name, case, layer, grad_y)
             reason = _why_unequal(works[name], works["library"], case.dtype)
         if reason is not None:
             excluded[name] = reason
@@ -170,7 +171,7 @@ def _there(made: tuple[Any, ...], needs: tuple[bool, ...]) -> tuple[Tensor, ...]
     return tuple(gradient for gradient, need in zip(made, needs, strict=True) if need)
 
 
-def _by_triton(name: str, case: Case, layer: Layer, grad_y: Tensor) -> Work:
+def _by_launch(name: str, case: Case, layer: Layer, grad_y: Tensor) -> Work:
     made: Tensor | None
     if case.direction == "forward":
         made = torch.empty_like(grad_y)
@@ -212,18 +213,6 @@ def _many(work: Work, device: torch.device) -> Callable[[], object]:
         for _ in range(CALLS):
             work()
     return graph.replay
-
-
-def record(found: list[Measured], facts: dict[str, Any]) -> dict[str, Any]:
-    """Return what measured.read reads: the cases, with the set-up that they count on."""
-    layers = {
-        each.key: {
-            "fastest": each.fastest,
-            "microseconds": {name: round(t, 2) for name, t in each.microseconds.items()},
-        }
-        for each in found
-    }
-    return {"format": measured.FORMAT, **facts, "layers": layers}
 
 
 def lines(found: list[Measured]) -> Iterator[str]:

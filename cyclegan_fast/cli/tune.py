@@ -19,8 +19,9 @@ write which is the fastest. Trainings on this machine follow the file from then 
 sizes that were measured, as long as the GPU, PyTorch, Triton, cuDNN and this package are the same;
 remove it and they do not. A second call adds other sizes.
 
-Each is measured by itself, without what a convolution in Triton spares the norms beside it. Takes a
-few minutes. Nothing is ever measured otherwise."""
+Each is measured by itself; then whole steps are, by the library alone, by the fastest of each
+layer, and with norms done while the next convolution loads. The fastest step decides. Takes a few
+minutes. Nothing is ever measured otherwise."""
 SMALLEST = 32
 
 
@@ -62,7 +63,7 @@ def tune(options: TuneOptions, device_type: str = "cuda") -> int:
     import torch
 
     from cyclegan_fast import backend
-    from cyclegan_fast.benchmark import tuning
+    from cyclegan_fast.benchmark import tuned_steps, tuning
     from cyclegan_fast.benchmark.ours import OursIteration
     from cyclegan_fast.io.pictures import write_bytes
     from cyclegan_fast.ops.reflect_conv2d import measured
@@ -86,7 +87,11 @@ def tune(options: TuneOptions, device_type: str = "cuda") -> int:
     images = torch.rand(shape, device=device) * 2 - 1
     found = []
     with backend.use_backend("auto"):
-        step = OursIteration(options.precision, graph=False, images=(images[0], images[1]))
+
+        def make(graph: bool = device.type == "cuda") -> OursIteration:
+            return OursIteration(options.precision, graph=graph, images=(images[0], images[1]))
+
+        step = make(graph=False)
         with configured(step.config):  # the library searches as it does in a training
             cases = tuning.cases_of_a_step(step)
             print(f"{len(cases)} cases on {measured.machine(device)['device']}", flush=True)
@@ -94,7 +99,9 @@ def tune(options: TuneOptions, device_type: str = "cuda") -> int:
             for case in cases:
                 found.append(tuning.measure(case, device, options.rounds))
                 print(*tuning.lines(found[-1:]), sep="\n", flush=True)
-    content = tuning.record(found, measured.machine(device))
+            steps = tuned_steps.measure(found, make, device, options.rounds)
+            print(*tuned_steps.lines(steps), sep="\n")
+    content = tuned_steps.record(found, steps, measured.machine(device))
     with file.with_name(f".{file.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of two at once the second adds to the first one's
         content["layers"] = _before(file, device) | content["layers"]

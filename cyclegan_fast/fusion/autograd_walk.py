@@ -9,7 +9,8 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.fusion.hand import Part, Pass, Steps
+from cyclegan_fast.fusion.hand import Steps
+from cyclegan_fast.fusion.hand_runs import Part, Pass
 
 
 class AutogradWalk:

@@ -15,14 +15,23 @@ again nothing is kept for the next run, so each run's weight gradients are taken
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from cyclegan_fast.fusion import hand_conv, hand_norm, hand_steps
-from cyclegan_fast.fusion.hand_memory import Memory, joined
+from cyclegan_fast.fusion import (
+    alike,
+    hand_conv,
+    hand_entry,
+    hand_norm,
+    hand_reads,
+    hand_serving,
+    hand_steps,
+)
+from cyclegan_fast.fusion.hand_memory import Memory
+from cyclegan_fast.fusion.hand_runs import Part, Pass, Run
+from cyclegan_fast.fusion.hand_weights import Weights
 from cyclegan_fast.fusion.neighbours import Neighbours
 from cyclegan_fast.fusion.segments import segments
 from cyclegan_fast.fusion.steps import ConvStep, NormStep, Plan
@@ -34,53 +43,6 @@ T = TypeVar("T")
 # A walk that hands out each call of norms, and of convolutions that a kernel of ours does, goes on
 # once that is done, and returns T in the end.
 Steps = Generator[_into.Call, None, T]
-
-
-class Part(NamedTuple):
-    """Pictures that go through a network, and what is asked of their backward.
-
-    Attributes:
-        x: [N, C, H, W].
-        weights: they count in the gradients of the weights.
-        picture: the gradient of x itself is wanted.
-    """
-
-    x: Tensor
-    weights: bool
-    picture: bool
-
-
-@dataclass
-class Run:
-    """Pictures that went through together, and what their backward reads."""
-
-    parts: tuple[Part, ...]
-    first: int  # of its pictures among those of the whole step
-    kept: dict[int, Any] = field(default_factory=dict)  # by number of the step
-    gradients: dict[int, Tensor] = field(default_factory=dict)  # of convolutions' results
-    entered: dict[int, list[Any]] = field(default_factory=dict)  # registers, by a segment's start
-    sums: dict[int, Tensor] = field(default_factory=dict)  # of norms, left by a convolution
-
-    @property
-    def sizes(self) -> list[int]:
-        """Pictures of each part."""
-        return [len(part.x) for part in self.parts]
-
-    def span(self, wanted: Callable[[Part], bool]) -> slice:
-        """Return the pictures, from the first to the last, of the parts that are wanted."""
-        ends = [sum(self.sizes[: i + 1]) for i in range(len(self.parts))]
-        chosen = [i for i, part in enumerate(self.parts) if wanted(part)]
-        if not chosen:
-            return slice(0, 0)
-        return slice(ends[chosen[0]] - self.sizes[chosen[0]], ends[chosen[-1]])
-
-
-@dataclass
-class Pass:
-    """What a forward leaves: a result for each part, without a graph, and the runs behind them."""
-
-    outputs: list[Tensor]
-    runs: list[Any]
 
 
 def alone(steps: Steps[T]) -> T:
@@ -139,6 +101,8 @@ class HandWalk:
         self._modules = modules
         self._tools = hand_steps.Tools(modules, read, half)
         self._memory = Memory(images)
+        self._rows = {} if self._again else alike.rows(plan, modules, self._neighbours)
+        self._weights = Weights(self._tools, self._rows)
         self._together = together
         self._runs: list[Run] = []  # in the order of their forward
         self._open = 0  # runs whose backward is still to come
@@ -185,7 +149,10 @@ class HandWalk:
     def _forward(self, run: Run) -> Steps[Tensor]:
         plan = self._plan
         registers: list[Any] = [None] * plan.registers
-        registers[plan.inputs[0]] = self._input(run)
+        place = self._place("input", -1, run)
+        registers[plan.inputs[0]] = hand_entry.enter(
+            self._tools, plan, self._neighbours, run, place
+        )
         for segment in self._segments:
             if self._again:
                 run.entered[segment.start] = list(registers)
@@ -196,17 +163,25 @@ class HandWalk:
         self, run: Run, segment: range, registers: list[Any], *, keep: bool
     ) -> Steps[None]:
         left: dict[int, Moments | None] = {}  # by register
+        kept: Any
         for i in segment:
-            step = self._plan.steps[i]
+            step = run.steps.get(i, self._plan.steps[i])
             if isinstance(step, NormStep):
-                place, moments = self._place(i, run), left.pop(step.inputs[0], None)
-                call, kept = hand_norm.forward(step, self._modules, registers, place, moments)
+                moments = left.pop(step.inputs[0], None)
+                loaded = moments is not None and self._loads(i, registers)
+                call, kept = hand_norm.forward(
+                    step, self._modules, registers, self._places(i, run), moments, loaded=loaded
+                )
                 yield call
                 del call, moments
             elif isinstance(step, ConvStep):
-                before_norm = i in self._neighbours.before_norm
+                j, behind = self._neighbours.norm_before.get(i), self._neighbours.norm_behind.get(i)
                 kept, left[step.output] = yield from hand_conv.forward(
-                    self._tools, step, registers, before_norm=before_norm
+                    self._tools,
+                    step,
+                    registers,
+                    pad=0 if j is None else self._neighbours.norm(j).pad,
+                    place=None if behind is None else self._place("y", i, run),
                 )
             else:
                 kept = hand_steps.forward(self._tools, step, registers)
@@ -216,17 +191,13 @@ class HandWalk:
             for register in step.frees:
                 registers[register] = None
 
-    def _input(self, run: Run) -> Tensor:
-        x = run.parts[0].x
-        channels_last = self._plan.memory_format == "channels_last" or (
-            x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-        )
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        dtype = self._tools.half or x.dtype
-        whole = self._place(-1, run)(x.shape[1:], dtype, x.device, layout)
-        for part, place in zip(run.parts, whole.split(run.sizes), strict=True):
-            place.copy_(part.x)
-        return whole
+    def _loads(self, j: int, registers: list[Any]) -> bool:
+        """Whether the convolution behind norm j does it while it loads."""
+        if not self._neighbours.need_not_write(j):
+            return False
+        norm, i = self._neighbours.norm(j), self._neighbours.reader[j]
+        reader = self._neighbours.convolution(i)
+        return hand_serving.loads_norms(self._tools, reader, registers[norm.inputs[0]], norm.pad)
 
     def _backward(self, run: Run, given: list[Tensor]) -> Steps[list[Tensor]]:
         plan = self._plan
@@ -244,6 +215,7 @@ class HandWalk:
         whole = gradients.take(plan.inputs[0])
         if whole is None:
             return []
+        whole = hand_entry.of_pictures(run, whole)
         # The pictures of a span: those between two parts that are asked for are in it.
         sizes, wanted = run.sizes, [part.picture for part in run.parts]
         last = len(wanted) - wanted[::-1].index(True)
@@ -254,59 +226,76 @@ class HandWalk:
     def _back(self, run: Run, segment: range, gradients: hand_steps.Gradients) -> Steps[None]:
         last = self._again or self._open == 1
         for i in reversed(segment):
-            step = self._plan.steps[i]
+            step = run.steps.get(i, self._plan.steps[i])
             if isinstance(step, NormStep):
-                place, sums = self._place(-2 - i, run), run.sums.pop(i, None)
+                places, left = self._places(i, run), run.left.pop(i, None)
                 kept = run.kept.pop(i)
-                yield from hand_norm.backward(step, self._modules, kept, gradients, place, sums)
+                sums, masked = (None, False) if left is None else left
+                yield from hand_norm.backward(
+                    step, self._modules, kept, gradients, places, sums, masked=masked
+                )
                 del kept
                 continue
             if not isinstance(step, ConvStep):
                 hand_steps.backward(self._tools, step, run.kept.pop(i), gradients)
                 continue
-            of_result = gradients.take(step.output)
+            of_result = gradients.take_result(step.output)
             if of_result is None:
                 continue
             run.gradients[i] = of_result
             if last:
-                yield from self._weight_gradients(i, step)
+                yield from self._weights.add(i, step, self._read(i))
             yield from self._of_input(run, i, step, gradients)
             if last:
                 self._let_go(i)
+        if last:
+            yield from self._weights.rest()
 
     def _of_input(
         self, run: Run, i: int, step: ConvStep, gradients: hand_steps.Gradients
     ) -> Steps[None]:
-        norm = None
+        norm, place = None, None
         j = self._neighbours.norm_before.get(i)
         if j is not None and j in run.kept:
-            before = self._plan.steps[j]
-            norm = hand_conv.Norm(before, run.kept[j]) if isinstance(before, NormStep) else None
-        sums = yield from hand_conv.of_input(
-            self._tools, step, run.kept[i], run.gradients[i], gradients, norm
+            masked, before = False, self._neighbours.convolution_before.get(j)
+            if before in run.kept and self._neighbours.need_not_write_gradient(j):
+                masked = run.kept[before].takes_norms
+            norm = hand_conv.Norm(self._neighbours.norm(j), run.kept[j], masked)
+            place = self._places(j, run)("gradient")
+        left = yield from hand_conv.of_input(
+            self._tools, step, run.kept[i], run.gradients[i], gradients, norm, place
         )
-        if j is not None and sums is not None:
-            run.sums[j] = sums
+        if j is not None and left is not None:
+            run.left[j] = left
 
-    def _place(self, key: int, run: Run) -> hand_norm.Place:
-        """Where a step writes for a run: key i for step i's result, -2 - i for its gradient."""
+    def _places(self, j: int, run: Run) -> hand_norm.Places:
+        """Where norm j writes: for the convolutions on both sides, beside those alike."""
+        before = self._neighbours.convolution_before.get(j)
+        reader = self._neighbours.reader.get(j)
+
+        def place(kind: str) -> hand_norm.Place:
+            owner = reader if kind == "result" else before
+            return self._place(kind, ~j if owner is None else owner, run)
+
+        return place
+
+    def _place(self, kind: str, i: int, run: Run) -> hand_norm.Place:
+        """Where something of a kind is written for convolution i of a run."""
         n = sum(run.sizes)
+        row = self._rows.get(i, alike.Row(i, 0, 1))
+        key = kind, row.first
         if self._again:  # what is beside it may live longer
-            return lambda *like: Memory(n).take(key, 0, n, *like)
-        return lambda *like: self._memory.take(key, run.first, n, *like)
+            return lambda *like: Memory(n).take(key, row, 0, n, *like)
+        return lambda *like: self._memory.take(key, row, run.first, n, *like)
 
-    def _weight_gradients(self, i: int, step: ConvStep) -> Steps[None]:
-        xs, ys, of_results = [], [], []
+    def _read(self, i: int) -> list[hand_reads.Read]:
+        """Return what all runs have left for the gradient of weight i."""
+        found = []
         for run in self._runs:
             span = run.span(lambda part: part.weights)
-            if i not in run.gradients or span.start == span.stop:
-                continue
-            x, y = run.kept[i]
-            xs.append(x[span])
-            ys.append(None if y is None else y[span])
-            of_results.append(run.gradients[i][span])
-        for x, y, of_result in joined(xs, ys, of_results):
-            yield from hand_conv.of_weight(self._tools, step, x, y, of_result)
+            if i in run.gradients and span.start < span.stop:
+                found.append(hand_reads.of_run(run.kept[i], run.gradients[i], span))
+        return found
 
     def _let_go(self, i: int) -> None:
         for run in self._runs:

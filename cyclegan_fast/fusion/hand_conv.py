@@ -7,35 +7,24 @@ so that whoever walks two networks can do both in one.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cyclegan_fast import backend
+from cyclegan_fast.fusion import hand_serving
+from cyclegan_fast.fusion.hand_norm import Kept as NormKept
+from cyclegan_fast.fusion.hand_norm import Place
+from cyclegan_fast.fusion.hand_reads import Kept, Loaded, Masked, Read
 from cyclegan_fast.fusion.hand_steps import Gradients, Tools, add_gradient
 from cyclegan_fast.fusion.steps import ConvStep, NormStep
 from cyclegan_fast.ops import _common
 from cyclegan_fast.ops.instance_norm_act.autograd import ACTIVATIONS
-from cyclegan_fast.ops.instance_norm_act.autograd import STEM as NORM
 from cyclegan_fast.ops.reflect_conv2d import into
 from cyclegan_fast.ops.reflect_conv2d.beside_norm import Moments, NormOfInput
 from cyclegan_fast.ops.reflect_conv2d.layers import Layer
 from cyclegan_fast.ops.reflect_conv2d.op import layout_of
-from cyclegan_fast.ops.reflect_conv2d.table import choose
-
-
-class Kept(NamedTuple):
-    """What backward reads.
-
-    Attributes:
-        x: the convolution's input.
-        y: its result where its act is a tanh, else None.
-    """
-
-    x: Tensor
-    y: Tensor | None
 
 
 class Norm(NamedTuple):
@@ -44,50 +33,87 @@ class Norm(NamedTuple):
     Attributes:
         step: of the plan.
         kept: what hand_norm.forward has kept.
+        masked: its backward is done by the convolution before it, if that takes norms.
     """
 
     step: NormStep
-    kept: Any
+    kept: NormKept
+    masked: bool
+
+
+class Left(NamedTuple):
+    """What the gradient of a convolution's input leaves for the norm that has made it.
+
+    Attributes:
+        sums: by chunks.
+        masked: the gradient is the norm's dz.
+    """
+
+    sums: Tensor
+    masked: bool
 
 
 def forward(
-    tools: Tools, step: ConvStep, registers: list[Any], *, before_norm: bool
+    tools: Tools, step: ConvStep, registers: list[Any], *, pad: int, place: Place | None
 ) -> Generator[into.Call, None, tuple[Kept, Moments | None]]:
     """Fill a convolution's register.
+
+    Args:
+        tools: as every step's.
+        step: of the plan.
+        registers: of the run.
+        pad: pixels by which a norm has padded the input for this convolution alone.
+        place: where the result is written, if a norm alone reads it; else None.
 
     Returns:
         What backward reads; and where a norm alone reads the result, its moments, if the kernel can
         leave them.
     """
-    x = _common.dense(registers[step.inputs[0]])
-    ours = _in_triton(tools, step, x, "forward")
+    given = registers[step.inputs[0]]
+    loaded = given if isinstance(given, Loaded) else None
+    x = _common.dense(given) if loaded is None else loaded.x
+    loads = loaded is not None or hand_serving.loads_norms(
+        tools, step, hand_serving.inside(x, pad), pad
+    )
+    name, layer = hand_serving.serving(tools, step, x, "forward", loaded)
     moments = None
-    if ours is None:
+    if layer is None:
         y = tools.convolution(step, x)
     else:
-        name, layer = ours
         layout = layout_of(x, layer.weight)
         layer = layer._replace(x=x.contiguous(memory_format=layout))
-        y = tools.result_of(step, layer, layout)
+        y = tools.result_of(step, layer, layout, place)
         module: Any = tools.modules[step.module]
         bias = tools.read(module.bias) if step.use_bias else None
-        left = before_norm and _finishes(y)
-        tanh = step.act == "tanh"
-        call, moments = into.forward_call(name, layer, bias, y, tanh=tanh, with_moments=left)
+        left = place is not None and hand_serving.finishes(y)
+        norm = None if loaded is None else loaded.norm
+        call, moments = into.forward_call(
+            name, layer, bias, y, tanh=step.act == "tanh", with_moments=left, norm=norm
+        )
         yield call
     registers[step.output] = y
-    return Kept(x, y if step.act == "tanh" else None), moments
+    return Kept(x, y if step.act == "tanh" else None, loaded, loads), moments
 
 
 def of_input(
     tools: Tools,
     step: ConvStep,
     kept: Kept,
-    of_result: Tensor,
+    gradient: Tensor | Masked,
     gradients: Gradients,
     norm: Norm | None,
-) -> Generator[into.Call, None, Tensor | None]:
+    place: Place | None,
+) -> Generator[into.Call, None, Left | None]:
     """Add the gradient of a convolution's input.
+
+    Args:
+        tools: as every step's.
+        step: of the plan.
+        kept: what forward has kept.
+        gradient: of the result.
+        gradients: on their way back.
+        norm: the norm that has made the input, if there is one.
+        place: where the gradient is written if that norm's backward is not done; else None.
 
     Returns:
         The sums of the norm that has made the input, by chunks, if the kernel can leave them.
@@ -95,82 +121,81 @@ def of_input(
     (register,) = step.inputs
     if not gradients.wants(register):
         return None
-    x, y = kept
+    x, y = kept.x, kept.y
     if register == gradients.entry:
         span = gradients.pictures
-        x, of_result = x[span], of_result[span]
+        x = x[span]
+        gradient = gradient.of(span) if isinstance(gradient, Masked) else gradient[span]
         y = None if y is None else y[span]
-    ours = _in_triton(tools, step, x, "gradient_of_input")
-    if ours is None:
-        of_x, _, _ = tools.gradients(step, x, y, of_result, (True, False, False))
+    grad_y, of_norm = gradient if isinstance(gradient, Masked) else (gradient, None)
+    if norm is not None and kept.takes_norms:
+        # Of the norm's own plane, which its mirror images are folded into.
+        name = hand_serving.LOADING
+        layer = hand_serving.layer_of(tools, step, norm.kept.x, norm.step.pad)
+    elif of_norm is not None:
+        name, layer = hand_serving.LOADING, hand_serving.layer_of(tools, step, x, 0)
+    else:
+        name, layer = hand_serving.serving(tools, step, x, "gradient_of_input", None)
+    if layer is None:
+        of_x, _, _ = tools.gradients(step, x, y, grad_y, (True, False, False))
         if of_x is not None:
             gradients.add(register, of_x)
         return None
-    name, layer = ours
-    layer, of_result = _laid_out(layer, of_result)
-    of_x = torch.empty_like(layer.x)
-    beside = None
-    if norm is not None and _finishes(norm.kept[0]):
-        beside = _norm_of_input(norm, gradients, into.sums_of(name, layer))
-    yield into.input_call(name, layer, of_result, y, of_x, beside)
+    layer, grad_y = _laid_out(layer, grad_y)
+    left, beside = None, None
+    if norm is not None and hand_serving.finishes(norm.kept.x):
+        masked = kept.takes_norms and norm.masked
+        left = Left(into.sums_of(name, layer), masked)
+        beside = _norm_of_input(norm, gradients, left, 0 if kept.takes_norms else norm.step.pad)
+    if left is None or not left.masked or place is None:
+        of_x = torch.empty_like(layer.x)
+    else:
+        of_x = place(layer.x.shape[1:], layer.dtype, layer.device, torch.channels_last)
+    yield into.input_call(name, layer, grad_y, y, of_x, beside, of_norm)
     gradients.add(register, of_x)
-    return None if beside is None else beside.partial
+    return left
 
 
 def of_weight(
-    tools: Tools, step: ConvStep, x: Tensor, y: Tensor | None, of_result: Tensor
+    tools: Tools, steps: Sequence[ConvStep], read: Read
 ) -> Generator[into.Call, None, None]:
-    """Add the gradients of a convolution's weight and bias to theirs."""
-    module: Any = tools.modules[step.module]
-    wanted = [module.weight, module.bias if step.use_bias else None]
-    weight, bias = (p is not None and p.requires_grad for p in wanted)
+    """Add the gradients of the weight and bias of a convolution, or of several alike, to theirs.
+
+    Args:
+        tools: as every step's.
+        steps: of the plan.
+        read: what is read of all of them, their images behind each other.
+    """
+    modules: list[Any] = [tools.modules[step.module] for step in steps]
+    weight, bias = hand_serving.wanted(tools, steps[0])
     if not weight and not bias:
         return
-    ours = _in_triton(tools, step, x, "gradient_of_weight")
-    if ours is None:
-        _, *found = tools.gradients(step, x, y, of_result, (False, weight, bias))
+    each = len(read.x) // len(steps)
+    one = read if len(steps) == 1 else read._replace(x=read.x[:each])
+    name, layer = hand_serving.serving_weight(tools, steps[0], one)
+    found: list[Tensor | None]
+    if layer is None:
+        needs = (False, weight, bias)
+        _, *found = tools.gradients(steps[0], read.x, read.y, read.grad_y, needs)
     else:
-        name, layer = ours
-        layer, of_result = _laid_out(layer, of_result)
-        call, *found = into.weight_call(name, layer, of_result, y, weight=weight, bias=bias)
+        layer, grad_y = _laid_out(layer._replace(x=read.x), read.grad_y)
+        call, *found = into.weight_call(
+            name,
+            layer,
+            grad_y,
+            read.y,
+            weight=weight,
+            bias=bias,
+            norm=read.norm,
+            of_norm=read.of_norm,
+            groups=len(steps),
+        )
         yield call
-    for given, gradient in zip(wanted, found, strict=True):
-        if given is not None and gradient is not None:
-            add_gradient(given, gradient)
-
-
-def _in_triton(tools: Tools, step: ConvStep, x: Tensor, direction: str) -> tuple[str, Layer] | None:
-    """Return the implementation in Triton that serves, and what it computes; None: none does."""
-    module: Any = tools.modules[step.module]
-    layer = _layer(module, step, x)
-    name = "library" if layer is None else choose(direction, backend.policy(), layer)
-    if layer is None or name == "library":
-        return None
-    # Read here and not for the table, which looks at sizes: reading may round the whole weight.
-    return name, layer._replace(weight=_common.dense(tools.read(module.weight)))
-
-
-def _layer(module: Any, step: ConvStep, x: Tensor) -> Layer | None:
-    """Return what a step computes, or None if it is PyTorch's alone."""
-    weight = module.weight
-    if step.served:
-        return Layer(x, weight, step.pad, module.stride[0])
-    even = all(len(set(pair)) == 1 for pair in (module.stride, module.padding))
-    if not even or set(module.dilation) != {1} or module.groups != 1:
-        return None
-    if module.transposed and not _within_strides(module):
-        return None
-    kind = "transposed" if module.transposed else "zeros"
-    return Layer(x, weight, module.padding[0], module.stride[0], kind)
-
-
-def _within_strides(module: nn.ConvTranspose2d) -> bool:
-    """Whether the result is no larger than the stride times the input."""
-    stride, padding = int(module.stride[0]), int(module.padding[0])
-    return all(
-        more <= stride + 2 * padding - kernel
-        for more, kernel in zip(module.output_padding, module.kernel_size, strict=True)
-    )
+    for gradient, parameter in zip(found, ("weight", "bias"), strict=True):
+        if gradient is not None:
+            of_each = gradient if len(steps) > 1 else gradient[None]
+            for module, own in zip(modules, of_each, strict=True):
+                add_gradient(getattr(module, parameter), own)
 
 
 def _laid_out(layer: Layer, gradient: Tensor) -> tuple[Layer, Tensor]:
@@ -179,18 +204,21 @@ def _laid_out(layer: Layer, gradient: Tensor) -> tuple[Layer, Tensor]:
     return layer._replace(x=x), gradient.contiguous(memory_format=layout)
 
 
-def _finishes(x: Tensor) -> bool:
-    """Whether the norm of x can begin with what a convolution has left: in channels_last alone."""
-    if _common.memory_format(x) != torch.channels_last:
-        return False
-    return x.device.type == "cuda" or backend.resolve(NORM, x.device.type, x.dtype) == "triton"
-
-
-def _norm_of_input(norm: Norm, gradients: Gradients, partial: Tensor) -> NormOfInput:
+def _norm_of_input(norm: Norm, gradients: Gradients, left: Left, pad: int) -> NormOfInput:
     step = norm.step
     x, mean, rstd, weight, bias, _ = norm.kept
     skip = None if step.interior is None else gradients.of(step.interior)
     act = ACTIVATIONS.index(step.act)
     return NormOfInput(
-        x, mean, rstd, weight, bias, act, step.negative_slope, step.pad, skip, partial
+        x,
+        mean,
+        rstd,
+        weight,
+        bias,
+        act,
+        step.negative_slope,
+        pad,
+        skip,
+        left.sums,
+        left.masked,
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_fast import backend
+from cyclegan_fast.fusion.hand_reads import Masked
 from cyclegan_fast.fusion.steps import ConvStep, ModuleStep, NormStep, Plan, Ref, Step
 from cyclegan_fast.fusion.walk import Modules
 from cyclegan_fast.fusion.walk import run as run_step
@@ -79,6 +80,7 @@ class Gradients:
 
     def __post_init__(self) -> None:
         self._held: dict[int, Tensor] = {}
+        self._masked: dict[int, Masked] = {}
 
     def wants(self, register: int) -> bool:
         """Whether anybody asks for a register's gradient."""
@@ -93,6 +95,14 @@ class Gradients:
                 gradient = gradient[self.pictures]
         held = self._held.get(register)
         self._held[register] = gradient if held is None else held + gradient
+
+    def leave(self, register: int, gradient: Masked) -> None:
+        """Leave the gradient of a convolution's result to that convolution."""
+        self._masked[register] = gradient
+
+    def take_result(self, register: int) -> Tensor | Masked | None:
+        """Return the gradient of a convolution's result, and forget it."""
+        return self._masked.pop(register, None) or self.take(register)
 
     def of(self, register: int) -> Tensor | None:
         """Return what a register's gradient is by now."""
@@ -132,8 +142,14 @@ class Tools:
             return reflect_conv2d(x, weight, bias, padding=step.pad, stride=stride, act=step.act)
         return aten.convolution(x, weight, bias, *_geometry(module))
 
-    def result_of(self, step: ConvStep, layer: Layer, layout: torch.memory_format) -> Tensor:
-        """Return memory for a convolution's result."""
+    def result_of(
+        self,
+        step: ConvStep,
+        layer: Layer,
+        layout: torch.memory_format,
+        place: Callable[..., Tensor] | None,
+    ) -> Tensor:
+        """Return memory for a convolution's result, in its place if it has one."""
         module: Any = self.modules[step.module]
         transposed = layer.kind == "transposed"
         channels = layer.weight.shape[transposed]
@@ -144,6 +160,8 @@ class Tools:
                 sides.append((side - 1) * layer.stride + kernel + module.output_padding[d])
             else:
                 sides.append((side - kernel) // layer.stride + 1)
+        if place is not None:
+            return place((channels, *sides), layer.dtype, layer.device, layout)
         shape = (len(layer.x), channels, *sides)
         return torch.empty(shape, dtype=layer.dtype, device=layer.device, memory_format=layout)
 

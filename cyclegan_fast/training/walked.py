@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from cyclegan_fast import fusion
 from cyclegan_fast.fusion.autograd_walk import AutogradWalk
-from cyclegan_fast.fusion.hand import HandWalk, Part, Pass, Steps
+from cyclegan_fast.fusion.hand import HandWalk, Steps
+from cyclegan_fast.fusion.hand_runs import Part, Pass
 from cyclegan_fast.fusion.steps import Plan
 from cyclegan_fast.training.beside import beside
 from cyclegan_fast.training.engine import Decisions, Engine

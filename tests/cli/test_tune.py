@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from cyclegan_fast import backend
-from cyclegan_fast.benchmark import tuning
+from cyclegan_fast.benchmark import tuned_steps, tuning
 from cyclegan_fast.benchmark.ours import OursIteration
 from cyclegan_fast.benchmark.tuning import Case
 from cyclegan_fast.cli.tune import TuneOptions, tune
 from cyclegan_fast.errors import TableError
 from cyclegan_fast.ops import _triton, reflect_conv2d
 from cyclegan_fast.ops.reflect_conv2d import explain, measured, table
-from cyclegan_fast.ops.reflect_conv2d.layers import DIRECTIONS, Layer
+from cyclegan_fast.ops.reflect_conv2d.layers import DIRECTIONS, ON_LOAD, Layer
+from cyclegan_fast.ops.reflect_conv2d.table import takes_norms
 
 CPU = torch.device("cpu")
 CASES = [
@@ -23,6 +24,7 @@ CASES = [
     Case("gradient_of_weight", (1, 4, 6, 6), (4, 4, 4, 4), 1, 2, "zeros", torch.bfloat16, True),
     Case("gradient_of_weight", (1, 3, 9, 9), (16, 3, 7, 7), 3, 1, "reflect", torch.float32, True),
 ]
+STEPS = tuned_steps.Steps({tuned_steps.LIBRARY: 2.0, tuned_steps.FASTEST: 1.0}, frozenset())
 needs_interpreter = pytest.mark.skipif(not _triton.INTERPRETED, reason="interpreted, on the CPU")
 
 
@@ -41,7 +43,7 @@ def test_a_step_names_all_of_its_convolutions():
 def test_every_implementation_that_serves_is_timed(case):
     found = tuning.measure(case, CPU, rounds=1)
     names = set(found.microseconds) | set(found.excluded)
-    assert names == {"library", *table.TRITON}
+    assert names == {"library", *table.LAUNCHED}
     assert {"library", "implicit"} <= set(found.microseconds)
     assert not any("differs" in reason for reason in found.excluded.values())
     assert found.fastest in found.microseconds and found.flops > 0
@@ -49,13 +51,13 @@ def test_every_implementation_that_serves_is_timed(case):
 
 @needs_interpreter
 def test_one_that_is_wrong_is_left_out(monkeypatch):
-    right = tuning._by_triton
+    right = tuning._by_launch
 
     def wrong(*arguments):
         work = right(*arguments)
         return lambda: tuple(made + 1 for made in work())
 
-    monkeypatch.setattr(tuning, "_by_triton", wrong)
+    monkeypatch.setattr(tuning, "_by_launch", wrong)
     found = tuning.measure(CASES[0], CPU, rounds=1)
     assert set(found.microseconds) == {"library"}
     assert "differs" in found.excluded["implicit"]
@@ -65,6 +67,7 @@ def test_one_that_is_wrong_is_left_out(monkeypatch):
 @needs_interpreter
 def test_what_is_written_is_read_and_followed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tuning, "cases_of_a_step", lambda _step: CASES[:1])
+    monkeypatch.setattr(tuned_steps, "measure", lambda *_: STEPS)
     file = tmp_path / "a" / "table.json"
     assert tune(TuneOptions(size=32, rounds=1, precision="fp32", out=file), "cpu") == 0
     assert "TFLOP/s" in capsys.readouterr().out
@@ -93,9 +96,40 @@ def test_what_is_written_is_read_and_followed(tmp_path, monkeypatch, capsys):
         measured.forget()
 
 
+@pytest.mark.parametrize("fastest", [tuned_steps.LIBRARY, tuned_steps.FASTEST, tuned_steps.LOADING])
+def test_the_fastest_step_decides(fastest, monkeypatch):
+    x, weight = torch.zeros(1, 16, 10, 10), torch.zeros(16, 16, 3, 3)
+    x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+    layer = Layer(x, weight)
+    monkeypatch.setattr(table, "why_not", lambda *_: None)
+    key = layer.key("forward")
+    found = [tuning.Measured(key, {"library": 2.0, "rows": 1.0}, 1, {})]
+    chosen = []
+
+    def make():
+        """A step that asks what a walk asks."""
+        return lambda: chosen.append((table.choose("forward", "auto", layer), takes_norms(layer)))
+
+    def timed(contenders, _device, rounds):
+        for run in contenders.values():
+            run()
+        return {name: {"median": 1e-3 * (1 + (name != fastest))} for name in contenders}
+
+    monkeypatch.setattr(tuned_steps, "interleaved", timed)
+    steps = tuned_steps.measure(found, make, CPU, 1)
+    assert chosen == [("library", False), ("rows", False), ("rows", True)]
+    assert steps.fastest == fastest and fastest in next(iter(tuned_steps.lines(steps)))
+    layers = tuned_steps.record(found, steps, {})["layers"]
+    assert layers[key]["fastest"] == ("library" if fastest == tuned_steps.LIBRARY else "rows")
+    loads = "implicit" if fastest == tuned_steps.LOADING else "library"
+    assert layers[layer.key(ON_LOAD)]["fastest"] == loads
+
+
 def test_measurements_of_another_set_up_do_not_count(tmp_path):
     file = tmp_path / "table.json"
-    content = tuning.record([], measured.machine(CPU)) | {"layers": {"a": {"fastest": "rows"}}}
+    content = tuned_steps.record([], STEPS, measured.machine(CPU)) | {
+        "layers": {"a": {"fastest": "rows"}}
+    }
     file.write_text(json.dumps(content))
     assert measured.read(file, CPU)
     for other in ({"torch": "1.0"}, {"cyclegan_fast": "0.0"}, {"device": "NVIDIA H200"}):

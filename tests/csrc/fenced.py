@@ -82,6 +82,9 @@ def call(seed: int, at_end: bool) -> None:
     if pad:
         ops.reflect_pad2d_fwd(x, pad, y)
         ops.reflect_pad2d_bwd(y, pad, grad_x)
+        to = wide if dtype == torch.float64 else draw.choice((torch.float32, torch.bfloat16))
+        wider = image((n, c, h, w + 2))[..., 1:-1]
+        ops.reflect_pad2d_copy(wider, pad, fences.tensor(padded, to, channels_last))
     act = draw.randrange(3)
     weight, bias = (fences.random((c,), wide) if draw.random() < 0.5 else None for _ in range(2))
     skip = image((n, c, h, w)) if draw.random() < 0.5 else None

@@ -143,6 +143,14 @@ def test_accepted_as_it_stands(call):
     [
         ("reflect_pad2d_fwd", (X, 5, Y), "pad must be at least 0 and less than min(H, W) = 5"),
         ("reflect_pad2d_fwd", (X, 1, X), "y must be of shape [2, 3, 8, 7], got [2, 3, 6, 5]"),
+        ("reflect_pad2d_copy", (X, 5, Y), "pad must be at least 0 and less than min(H, W) = 5"),
+        ("reflect_pad2d_copy", (X, 1, X), "y must be of shape [2, 3, 8, 7], got [2, 3, 6, 5]"),
+        (
+            "reflect_pad2d_copy",
+            (X, 1, Y.double()),
+            "y must be of dtype float64 if x is, and only then, got float64",
+        ),
+        ("reflect_pad2d_copy", (X, 1, Y.mT.contiguous().mT), "y must be contiguous or channels"),
         ("reflect_pad2d_bwd", (Y, 1, Y), "grad_x must be of shape [2, 3, 6, 5], got [2, 3, 8, 7]"),
         ("reflect_pad2d_bwd", (Y, 4, X), "pad must be at least 0 and less than min(H, W) = -1"),
     ],

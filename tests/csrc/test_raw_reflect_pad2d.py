@@ -1,11 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""reflect_pad2d_fwd and _bwd on the CPU: forward bit for bit, backward against float64."""
+"""reflect_pad2d on the CPU: forward and copy bit for bit, backward against float64."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from raw_calls import DTYPES, LAYOUTS, Guarded, assert_near, folded, ops, padded, placed
+from raw_calls import (
+    DTYPES,
+    LAYOUTS,
+    STRIDED,
+    Guarded,
+    assert_near,
+    folded,
+    ops,
+    padded,
+    placed,
+    strided,
+)
 
 SHAPES = [
     ((2, 3, 5, 7), 4),
@@ -45,6 +56,20 @@ def test_backward_is_the_adjoint(dtype, layout, shape, pad):
     assert_near(grad_x.check("grad_x"), folded(grad_y.double(), pad, shape), "grad_x")
 
 
+@pytest.mark.parametrize(("shape", "pad"), SHAPES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", STRIDED)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_copy_takes_any_strides_and_rounds_as_pytorch_does(dtype, kind, layout, shape, pad):
+    n, c, h, w = shape
+    x = torch.randn(shape, dtype=torch.float64).to(dtype)
+    for to in DTYPES:
+        if (to == torch.float64) == (dtype == torch.float64):
+            y = Guarded((n, c, h + 2 * pad, w + 2 * pad), to, layout)
+            ops.reflect_pad2d_copy(strided(x, kind), pad, y.tensor)
+            assert torch.equal(y.check("y"), padded(x, pad).to(to)), to
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_same_bits_on_any_number_of_threads(layout):
     before = torch.get_num_threads()
@@ -55,9 +80,11 @@ def test_same_bits_on_any_number_of_threads(layout):
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
             y, grad_x = Guarded(grad_y.shape, x.dtype, layout), Guarded(shape, x.dtype, layout)
+            copy = Guarded(grad_y.shape, torch.bfloat16, layout)
+            ops.reflect_pad2d_copy(x, 3, copy.tensor)
             ops.reflect_pad2d_fwd(x, 3, y.tensor)
             ops.reflect_pad2d_bwd(grad_y, 3, grad_x.tensor)
-            results.append((y.check("y"), grad_x.check("grad_x")))
+            results.append((y.check("y"), grad_x.check("grad_x"), copy.check("copy")))
         for result in results[1:]:
             assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
     finally:

@@ -25,10 +25,10 @@ WITHOUT_TENSORS = {
     "generator_loss_workspace",
     "cpu_instruction_set",
 }
-# From what a Triton convolution has left: there is none on a CPU.
+# From what a Triton convolution has left: there is none on a CPU. And Hopper's own convolution.
 CUDA_ALONE = {
     f"instance_norm_act_{way}{pair}" for way in ("finish", "bwd_finish") for pair in ("", "_pair")
-}
+} | {f"reflect_conv2d_hopper_{way}" for way in ("fwd", "bwd")}
 
 
 def declared() -> dict[str, torch.FunctionSchema]:
@@ -41,7 +41,8 @@ def test_every_stem_has_forward_and_backward():
     stems = [stem for stem in STEMS if stem not in UNCOMPILED]
     expected = {f"{stem}_{way}" for stem in stems for way in ("fwd", "bwd")} | WITHOUT_TENSORS
     expected -= {f"{stem}_bwd" for stem in WITHOUT_GRADIENT}
-    expected |= {"instance_norm_act_apply"}  # forward from statistics taken elsewhere
+    # Forward from statistics taken elsewhere; from any strides and dtype.
+    expected |= {"instance_norm_act_apply", "reflect_pad2d_copy"}
     expected |= {f"instance_norm_act_{way}_pair" for way in ("fwd", "bwd")} | CUDA_ALONE
     parts = ("winograd_factors", "winograd_gather", "sum_rows", "spread_rows")
     expected |= {f"reflect_conv2d_{part}" for part in parts}
@@ -106,6 +107,7 @@ def calls():
         "reflect_conv2d_winograd_factors": (image, False, 1, torch.empty(5, 16, 3)),
         "reflect_conv2d_winograd_gather": (torch.randn(16, 4, 3), torch.empty_like(filters)),
         "reflect_pad2d_fwd": (x, pad, y),
+        "reflect_pad2d_copy": (x[:, :, :, ::1], pad, torch.empty_like(y, dtype=torch.bfloat16)),
         "reflect_pad2d_bwd": (torch.randn_like(y), pad, like()),
         "l1_loss_fwd": (x, torch.randn_like(x), loss, sign, sums),
         "l1_loss_bwd": (one, sign, like(), None),

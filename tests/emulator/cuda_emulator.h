@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <new>
 #include <string>
 
@@ -51,7 +52,13 @@
 namespace cuda_emulator {
 
 inline unsigned char* dynamic_shared = nullptr;
+inline size_t dynamic_shared_bytes = 0;
 inline std::string failure;
+
+// Of the imaginary device: few, so that persistent blocks have several tiles each.
+inline int multiprocessors = 3;
+constexpr size_t kUsualShared = size_t{48} << 10, kMostShared = size_t{227} << 10;
+inline std::map<const void*, size_t> allowed_shared;  // by kernel, where it is more than usual
 
 }  // namespace cuda_emulator
 
@@ -63,6 +70,13 @@ T __shfl_xor_sync(uint32_t mask, T value, int lanes) {
   return other;
 }
 
+// Lanes that have returned are not waited for.
+inline void __syncwarp() {
+  char nothing = 0;
+  ::cuda_emulator::exchange(0xffffffffu, &nothing, &nothing, sizeof nothing,
+                            ::cuda_emulator::lane());
+}
+
 inline unsigned __umulhi(unsigned a, unsigned b) {
   return static_cast<unsigned>(uint64_t{a} * b >> 32);
 }
@@ -70,6 +84,18 @@ using std::max;
 using std::min;
 
 namespace cyclegan_fast {
+
+template <class... Parameters>
+cudaError_t allow_shared(void (*kernel)(Parameters...), int bytes) {
+  if (static_cast<size_t>(bytes) > cuda_emulator::kMostShared) return cudaErrorInvalidValue;
+  cuda_emulator::allowed_shared[reinterpret_cast<const void*>(kernel)] = bytes;
+  return cudaSuccess;
+}
+
+inline cudaError_t multiprocessors(int* count) {
+  *count = cuda_emulator::multiprocessors;
+  return cudaSuccess;
+}
 
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
@@ -83,12 +109,17 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
       if (posix_memalign(&made, 16, bytes)) throw std::bad_alloc();
       std::memset(made, 0xff, bytes);
       dynamic_shared = memory = static_cast<unsigned char*>(made);
+      dynamic_shared_bytes = bytes;
     }
     ~Shared() {
       std::free(memory);
       dynamic_shared = nullptr;
+      dynamic_shared_bytes = 0;
     }
   };
+  const auto allowed = allowed_shared.find(reinterpret_cast<const void*>(kernel));
+  if (shared_bytes > (allowed == allowed_shared.end() ? kUsualShared : allowed->second))
+    return cudaErrorInvalidValue;
   try {
     const Shared shared(shared_bytes);
     run_grid({grid.x, grid.y, grid.z}, {block.x, block.y, block.z},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Build the CUDA kernels' source for the CPU, and load it as torch.ops.cyclegan_fast_emulated.
+"""Build the CUDA kernels' source for the CPU, and load it as torch.ops.cyclegan_fast_emulated_*.
 
 The kernels (csrc/ops/*.cu) and the host code that launches them (csrc/ops/*_cuda.cpp) are compiled
 as they are; cuda_emulator.h stands in for CUDA, torch_side.h for the device. NVIDIA's headers are
@@ -25,6 +25,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 # Another source tree to test, a mutant say.
 CSRC = Path(os.environ.get("CYCLEGAN_FAST_TEST_CSRC", ROOT / "csrc"))
+NAMESPACE = "cyclegan_fast_emulated"
 SCHEDULES = ("forward", "reverse", "random")
 KERNEL = ("-x", "c++", "-include", "cuda_emulator.h")
 # Set in the environment of a process that is to load the library built with sanitizers.
@@ -61,18 +62,26 @@ def cuda_headers() -> Path | None:
     return next(complete, None)
 
 
-def build(sanitize: bool = False) -> Path:
-    """Compile the ops, unless that was done, and return the library's path."""
-    kernels = sorted(CSRC.glob("ops/*.cu"))
-    host = [CSRC / "registration.cpp", *sorted(CSRC.glob("ops/*_cuda.cpp"))]
-    sources = {source: KERNEL for source in kernels}
-    sources |= {source: ("-include", "torch_side.h") for source in host}
-    return library("ops", sources | {CSRC / "common/isa.cpp": ()}, sanitize)
+def build(sanitize: bool = False, part: str = "ops") -> Path:
+    """Compile the ops of a part, unless that was done, and return the library's path.
+
+    Part "hopper" is what is compiled for sm_90a alone, "ops" is the rest.
+    """
+    kernels, host = (
+        [path for path in sorted(CSRC.glob(f"ops/{name}")) if ("hopper" in path.stem) == hopper]
+        for hopper in [part == "hopper"]
+        for name in ("*.cu", "*_cuda.cpp")
+    )
+    torch_side = ("-include", "torch_side.h", f"-DEMULATED_NAMESPACE={NAMESPACE}_{part}")
+    sources = dict.fromkeys(kernels, KERNEL)
+    sources |= dict.fromkeys([CSRC / "registration.cpp", *host], torch_side)
+    return library(part, sources | {CSRC / "common/isa.cpp": ()}, sanitize)
 
 
 def library(name: str, sources: dict[Path, tuple[str, ...]], sanitize: bool) -> Path:
     """Compile sources, each with options of its own, and the emulator into one library."""
-    sources = sources | {HERE / "fibers.cpp": (), HERE / "runtime.cpp": ()}
+    layer = ("fibers.cpp", "hopper_emulator.cpp", "runtime.cpp")
+    sources = sources | dict.fromkeys((HERE / name for name in layer), ())
     torch_dir = Path(torch.__file__).parent
     # Loaded by this PyTorch alone, so its own version is the one to build for.
     major, minor = (int(part) for part in torch.__version__.split(".")[:2])
@@ -97,7 +106,9 @@ def library(name: str, sources: dict[Path, tuple[str, ...]], sanitize: bool) -> 
         units = [str(path) for path in pool.map(unit, sources)]
     torch_lib = torch_dir / "lib"
     libraries = [f"-L{torch_lib}", f"-Wl,-rpath,{torch_lib}", "-ltorch", "-ltorch_cpu"]
-    command = ["g++", "-shared", *flags, *units, *libraries]
+    # Its own cudaGetErrorString, and not that of the runtime that PyTorch has loaded.
+    own = "-Wl,-Bsymbolic-functions"
+    command = ["g++", "-shared", own, *flags, *units, *libraries]
     return _made(f"{name}-{_digest(*command)}.so", command)
 
 
@@ -138,13 +149,13 @@ def sanitizer_environment() -> dict[str, str]:
 
 
 @cache
-def load(sanitize: bool = False):
-    """Return the namespace of the emulated ops and a function that sets the schedule."""
-    path = str(build(sanitize))
+def load(sanitize: bool = False, part: str = "ops"):
+    """Return the namespace of a part's emulated ops and a function that sets the schedule."""
+    path = str(build(sanitize, part))
     torch.ops.load_library(path)
     functions = ctypes.CDLL(path)
 
     def set_schedule(name: str, seed: int = 1) -> None:
         functions.cuda_emulator_set_schedule(SCHEDULES.index(name), seed)
 
-    return torch.ops.cyclegan_fast_emulated, set_schedule
+    return getattr(torch.ops, f"{NAMESPACE}_{part}"), set_schedule

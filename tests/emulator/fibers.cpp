@@ -54,15 +54,17 @@ namespace {
 constexpr int kWarp = 32, kLargestBlock = 1024;
 constexpr size_t kStack = size_t{128} << 10, kGuard = 4096;
 
-enum class State { kReady, kAtBarrier, kInWarp, kDone };
+enum class State { kReady, kAtBarrier, kAtSome, kUntil, kInWarp, kDone };
 
 struct Fiber {
   void* stack_pointer = nullptr;
   State state = State::kDone;
   Index index{};
-  const char* site = nullptr;  // of the barrier it waits at
-  uint32_t mask = 0;           // of the exchange it waits in
-  int turn = 0;                // which of two slots its next exchange uses
+  const char* site = nullptr;   // of the barrier it waits at
+  uint32_t mask = 0;            // of the exchange it waits in
+  int turn = 0;                 // which of two slots its next exchange uses
+  int number = 0, threads = 0;  // of the barrier for some of the block
+  Condition condition{};
   void* sanitizer = nullptr;
 };
 
@@ -74,6 +76,8 @@ struct Runner {
   Index grid{}, block_size{}, block{};
   const std::function<void()>* body = nullptr;
   std::exception_ptr thrown;
+  std::vector<std::function<void()>> beside;
+  uint64_t runs = 0;
   // A lane may publish for the next exchange before all have read the last: two slots, in turn.
   unsigned char slots[2][kLargestBlock][kLargestExchange];
   Schedule schedule = Schedule::kForward;
@@ -211,8 +215,62 @@ bool release_block() {
   return true;
 }
 
+// Lets the threads go on of which as many have arrived as they said.
+bool release_some() {
+  bool released = false;
+  for (int i = 0; i < runner.threads; ++i) {
+    const Fiber& first = runner.fibers[static_cast<size_t>(i)];
+    if (first.state != State::kAtSome) continue;
+    const auto with_first = [&](const Fiber& fiber) {
+      return fiber.state == State::kAtSome && fiber.number == first.number;
+    };
+    const auto end = runner.fibers.begin() + runner.threads;
+    const auto arrived = std::count_if(runner.fibers.begin(), end, with_first);
+    if (arrived > first.threads) throw Error(describe(i) + " waits for fewer threads than come");
+    if (arrived < first.threads) continue;
+    const int number = first.number;
+    for (auto fiber = runner.fibers.begin(); fiber != end; ++fiber)
+      if (fiber->state == State::kAtSome && fiber->number == number) fiber->state = State::kReady;
+    released = true;
+  }
+  return released;
+}
+
+// Lets the threads go on whose condition holds by now.
+bool release_conditions() {
+  bool released = false;
+  for (int i = 0; i < runner.threads; ++i) {
+    Fiber& fiber = runner.fibers[static_cast<size_t>(i)];
+    if (fiber.state != State::kUntil) continue;
+    if (!fiber.condition.holds(fiber.condition.on, fiber.condition.value)) continue;
+    fiber.state = State::kReady;
+    released = true;
+  }
+  return released;
+}
+
+// Does a piece of the work beside the threads, if there is any.
+bool work_beside() {
+  if (runner.beside.empty()) return false;
+  size_t which = 0;
+  if (runner.schedule == Schedule::kRandom) which = runner.random() % runner.beside.size();
+  const auto work = std::move(runner.beside[which]);
+  runner.beside.erase(runner.beside.begin() + static_cast<std::ptrdiff_t>(which));
+  work();
+  return true;
+}
+
 [[noreturn]] void report_deadlock() {
   std::string text = "deadlock:";
+  for (int i = 0; i < runner.threads; ++i) {
+    const Fiber& fiber = runner.fibers[static_cast<size_t>(i)];
+    if (fiber.state == State::kUntil)
+      throw Error(text + " " + describe(i) + " waits for " + fiber.condition.what +
+                  ", which never comes");
+    if (fiber.state == State::kAtSome)
+      throw Error(text + " " + describe(i) + " waits at barrier " + std::to_string(fiber.number) +
+                  " for threads that never come");
+  }
   for (int i = 0; i < runner.threads; ++i) {
     const Fiber& fiber = runner.fibers[static_cast<size_t>(i)];
     if (fiber.state == State::kAtBarrier)
@@ -254,6 +312,8 @@ void poison_shared() {
 
 void run_block() {
   for (int i = 0; i < runner.threads; ++i) prepare(i);
+  runner.beside.clear();
+  ++runner.runs;
   std::vector<int> order(static_cast<size_t>(runner.threads));
   std::iota(order.begin(), order.end(), 0);
   if (runner.schedule == Schedule::kReverse) std::reverse(order.begin(), order.end());
@@ -275,11 +335,15 @@ void run_block() {
       if (runner.thrown) std::rethrow_exception(std::exchange(runner.thrown, nullptr));
       ran = true;
     }
-    if (!alive) return;
+    if (!alive) break;
     ran |= release_warps();
     ran |= release_block();
-    if (!ran && !stood) report_deadlock();
+    ran |= release_some();
+    if (still & 1) work_beside();
+    ran |= release_conditions();
+    if (!ran && !stood && !work_beside() && !release_conditions()) report_deadlock();
   }
+  if (!runner.beside.empty()) throw Error("a block ended while copies of it were under way");
 }
 
 }  // namespace
@@ -325,6 +389,28 @@ void wait_for_block(const char* site) {
   fiber.site = site;
   leave();
 }
+
+void wait_for_some(int number, int threads) {
+  Fiber& fiber = current();
+  fiber.state = State::kAtSome;
+  fiber.number = number;
+  fiber.threads = threads;
+  leave();
+}
+
+void wait_until(const Condition& condition) {
+  Fiber& fiber = current();
+  if (condition.holds(condition.on, condition.value) && runner.schedule != Schedule::kRandom)
+    return;
+  fiber.state = State::kUntil;
+  fiber.condition = condition;
+  leave();
+}
+
+void beside_threads(std::function<void()> work) { runner.beside.push_back(std::move(work)); }
+
+int flat_thread() { return runner.current; }
+uint64_t run_number() { return runner.runs; }
 
 void exchange(uint32_t mask, const void* mine, void* theirs, int bytes, int lane) {
   Fiber& fiber = current();

@@ -41,6 +41,26 @@ int lane();
 // Waits for all threads of the block that have not returned. site: of the call, "file:line".
 void wait_for_block(const char* site);
 
+// Waits for `threads` of the block that give the same number.
+void wait_for_some(int number, int threads);
+
+// Waits until a condition holds, which other threads or asynchronous work bring about.
+struct Condition {
+  bool (*holds)(const void* on, unsigned value);
+  const void* on;
+  unsigned value;
+  const char* what;  // is waited for
+};
+void wait_until(const Condition& condition);
+
+// Work that goes on beside the threads, as copies of an accelerator. When it is done is not known:
+// here as late as the threads allow, in the random schedule also sooner and in any order.
+void beside_threads(std::function<void()> work);
+
+// Of the thread in its block, x first; and a number that no other block's run has.
+int flat_thread();
+uint64_t run_number();
+
 // Publishes `bytes` of the calling lane, waits for the lanes of the mask, and returns what `lane`
 // of the same warp published.
 constexpr int kLargestExchange = 8;

@@ -43,6 +43,7 @@ from test_cuda_ops import (  # noqa: E402, F401 - their bodies are what is colle
     test_norm_spreads_what_is_not_finite,
     test_norms_in_pairs,
     test_reflect_pad2d,
+    test_reflect_pad2d_copy,
     test_the_derivative_at_zero_is_that_below_zero,
 )
 from test_cuda_pool_exchange import test_pool_exchange  # noqa: E402, F401

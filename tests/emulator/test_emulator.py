@@ -19,18 +19,24 @@ pytestmark = pytest.mark.skipif(emulator.why_not() is not None, reason=str(emula
 THREADS = 64
 
 
-def faulty(sanitize: bool = False) -> ctypes.CDLL:
-    sources = {emulator.HERE / "faulty.cu": emulator.KERNEL}
-    functions = ctypes.CDLL(str(emulator.library("faulty", sources, sanitize)))
+def faulty(name: str = "faulty") -> ctypes.CDLL:
+    sources = {emulator.HERE / f"{name}.cu": emulator.KERNEL}
+    functions = ctypes.CDLL(str(emulator.library(name, sources, sanitize=False)))
     functions.cudaGetErrorString.restype = ctypes.c_char_p
     return functions
 
 
-def run(kernel: str, schedule: str = "forward", seed: int = 3) -> tuple[torch.Tensor, str]:
+def run(
+    kernel: str,
+    schedule: str = "forward",
+    seed: int = 3,
+    source: str = "faulty",
+    threads: int = THREADS,
+) -> tuple[torch.Tensor, str]:
     """What the kernel makes of 0, 1, 2 ..., and what was said against it."""
-    functions = faulty()
+    functions = faulty(source)
     functions.cuda_emulator_set_schedule(emulator.SCHEDULES.index(schedule), seed)
-    values = torch.arange(THREADS, dtype=torch.float32)
+    values = torch.arange(threads, dtype=torch.float32)
     status = getattr(functions, kernel)(ctypes.c_void_p(values.data_ptr()))
     return values, functions.cudaGetErrorString(status).decode() if status else ""
 
@@ -74,6 +80,29 @@ def test_a_faulty_kernel_is_named(kernel, message):
     assert not run("right")[1], "and the next one runs"
 
 
+@pytest.mark.parametrize("schedule", emulator.SCHEDULES)
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        ("unpublished", "given away before products can see it"),
+        ("not_begun", "a product whose sums a thread may still be touching"),
+        ("nobody_comes", "waits for the end of a barrier's phase, which never comes"),
+        ("within_pattern", "a pattern that begins within another one"),
+        ("beyond", "an operand that reaches beyond the block's shared memory"),
+    ],
+)
+def test_a_wrong_use_of_hoppers_instructions_is_named(kernel, message, schedule):
+    assert message in run(kernel, schedule, source="faulty_hopper", threads=128)[1]
+
+
+@pytest.mark.parametrize("schedule", emulator.SCHEDULES)
+def test_a_product_is_there_once_it_is_waited_for(schedule):
+    ones, failure = run("right", schedule, source="faulty_hopper", threads=128)
+    assert not failure and ones.tolist() == [16.0] * 128
+    early, failure = run("not_waited", schedule, source="faulty_hopper", threads=128)
+    assert not failure and early.tolist() == [-1.0] * 128
+
+
 def test_shared_memory_is_not_zero_at_first():
     values, failure = run("uninitialised_shared")
     assert not failure and values.isnan().nonzero().flatten().tolist() == [5]
@@ -102,12 +131,19 @@ def test_the_sanitizers_see_into_kernels(kernel, finding):
     assert done.returncode != 0 and finding in done.stderr
 
 
-def test_the_sanitizers_find_nothing_in_ours():
+EVERY_OP = "every_option or losses or pad2d and shape1 or pool or augment or test_generator_loss"
+SANITIZED = {
+    "ops": ("kernels", f"dtype0 and ({EVERY_OP}) or unaligned or spike"),
+    "hopper": ("hopper", "each_alone or no_byte or norm_on_load and 1000 or behind_tanh"),
+}
+
+
+@pytest.mark.parametrize("part", SANITIZED)
+def test_the_sanitizers_find_nothing_in_ours(part):
     """Every kernel once more, with AddressSanitizer and UndefinedBehaviorSanitizer."""
-    emulator.build(sanitize=True)
-    some = "every_option or losses or pad2d and shape1 or pool or augment or test_generator_loss"
-    some = f"dtype0 and ({some}) or unaligned or spike"
-    tests = Path(__file__).with_name("test_emulated_kernels.py")
+    emulator.build(sanitize=True, part=part)
+    name, some = SANITIZED[part]
+    tests = Path(__file__).with_name(f"test_emulated_{name}.py")
     done = sanitized(
         "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(tests),
         "-k", f"random and ({some})",

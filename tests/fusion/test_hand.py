@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cyclegan_fast import accelerate, backend, models
 from cyclegan_fast.fusion import by_hand, hand_norm, hand_steps
 from cyclegan_fast.fusion.autograd_walk import AutogradWalk
-from cyclegan_fast.fusion.hand import Part, Run, alone
+from cyclegan_fast.fusion.hand import alone
+from cyclegan_fast.fusion.hand_runs import Part, Run
 
 sys.path.insert(0, str(Path(__file__).parent))
 from foreign_networks import every_foreign_network  # noqa: E402

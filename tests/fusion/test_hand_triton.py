@@ -13,10 +13,13 @@ import torch
 from torch import nn
 
 from cyclegan_fast import accelerate, backend
-from cyclegan_fast.fusion.hand import Part, alone
+from cyclegan_fast.fusion.hand import alone
+from cyclegan_fast.fusion.hand_runs import Part
 from cyclegan_fast.ops import _into, _triton
 from cyclegan_fast.ops.instance_norm_act.into import Call as NormCall
-from cyclegan_fast.ops.reflect_conv2d import into, table
+from cyclegan_fast.ops.reflect_conv2d import into, into_between, table
+from cyclegan_fast.ops.reflect_conv2d.calls import Statistics
+from cyclegan_fast.ops.reflect_conv2d.layers import ON_LOAD
 from cyclegan_fast.training.arrangement import Arrangement
 from cyclegan_fast.training.beside import beside
 
@@ -27,20 +30,18 @@ from hand_walks import FORMATS, by_autograd, pictures, prepared, walk_of  # noqa
 pytestmark = pytest.mark.skipif(not _triton.INTERPRETED, reason="interpreted, on the CPU")
 
 
-@pytest.fixture(autouse=True)
-def in_triton():
+@pytest.fixture(autouse=True, params=[False, True], ids=["norms apart", "norms on load"])
+def on_load(request):
     """All convolutions, those with zeros around the image and the transposed ones too."""
 
-    def choice(layer, _direction):
-        return "implicit" if layer.kind != "reflect" else None
-
     def first_that_serves(layer, direction):
-        found = choice(layer, direction)
-        names = table.TRITON if found is None else (found,)
+        if direction == ON_LOAD:
+            return "implicit" if request.param else None
+        names = table.TRITON if layer.kind == "reflect" else ("implicit",)
         return next(name for name in names if table.why_not(name, layer) is None)
 
     with table.choosing(first_that_serves), interpreter.big_tiles():
-        yield
+        yield request.param
 
 
 class Done:
@@ -61,6 +62,10 @@ class Done:
 def _name(call):
     if isinstance(call, NormCall):
         return call.name.removeprefix("instance_norm_act_")
+    if isinstance(call, into_between.Call):
+        return "statistics" if isinstance(call.operands, Statistics) else "sums"
+    if call.direction == "gradient_of_weight":
+        return f"{call.direction} of {call.operands.groups}"
     return f"{call.direction} {call.name} {call.layer.kind}"
 
 
@@ -87,7 +92,7 @@ def passed(net, x, **how):
 @pytest.mark.parametrize(
     ("kind", "again"), [("resnet", False), ("zero padding", True), ("patch", False)]
 )
-def test_all_that_a_network_gives(kind, again, monkeypatch):
+def test_all_that_a_network_gives(kind, again, on_load, monkeypatch):
     plain, net = (n.float() for n in prepared(kind, FORMATS[1]))
     size = (16, 20) if kind == "patch" else (8, 12)
     x = pictures(size, size, size, dtype=torch.float32)
@@ -110,8 +115,14 @@ def test_all_that_a_network_gives(kind, again, monkeypatch):
     # Every norm begins with what the convolution before it has left, forward; backward those do
     # whose result a convolution alone reads, and has made none of it anew for the next block.
     assert not done.names["fwd", 1]
-    assert done.names["finish", 1]
-    assert done.names["bwd_finish", 1]
+    if not on_load:
+        assert done.names["finish", 1] and done.names["bwd_finish", 1]
+    else:
+        assert done.names["statistics", 1] and done.names["sums", 1]
+        if kind == "patch":  # no residual: nothing of a norm is written
+            assert not done.names["finish", 1] and not done.names["bwd_finish", 1]
+    # Of the blocks' two convolutions each; those that forward is run again for come one by one.
+    assert done.names["gradient_of_weight of 2", 1] == (2 if kind == "resnet" else 0)
 
 
 class Mixed(nn.Module):
@@ -192,6 +203,7 @@ def test_two_networks_share_every_launch(monkeypatch):
             assert gradient is None or torch.equal(gradient, theirs[name]), name
     convolutions = {key: n for key, n in done.names.items() if "reflect" in key[0]}
     assert convolutions and all(at_once == 2 for _, at_once in convolutions)
+    assert done.names["gradient_of_weight of 2", 2] == 2
 
 
 def test_calls_that_differ_are_not_alike():

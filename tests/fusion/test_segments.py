@@ -11,7 +11,8 @@ import torch
 
 from cyclegan_fast import accelerate, models
 from cyclegan_fast.fusion import by_hand
-from cyclegan_fast.fusion.hand import HandWalk, Part, alone
+from cyclegan_fast.fusion.hand import HandWalk, alone
+from cyclegan_fast.fusion.hand_runs import Part
 from cyclegan_fast.fusion.segments import segments
 from cyclegan_fast.training.memory import LiveBytes
 

@@ -179,6 +179,19 @@ def test_reflect_pad2d(dtype, layout, shape, pad):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(2, 3, 17, 12), (1, 40, 5, 6), (70000, 1, 4, 4)])
+def test_reflect_pad2d_copy(dtype, layout, shape):
+    n, c, h, w = shape
+    x = torch.randn(n, h, c, w + 2, device=raw_ops.device).to(dtype).transpose(1, 2)[..., 1:-1]
+    for to in DTYPES:
+        if (to == torch.float64) == (dtype == torch.float64):
+            y = laid_out(poisoned((n, c, h + 6, w + 6), to), layout)
+            raw_ops.ops.reflect_pad2d_copy(x, 3, y)
+            assert torch.equal(y, x[:, :, mirrored(h, 3)][:, :, :, mirrored(w, 3)].to(to)), to
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_reflect_pad2d_of_many_planes(dtype, layout):
     check_reflect_pad2d(dtype, layout, (70000, 1, 4, 4), 1)
 

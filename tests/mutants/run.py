@@ -3,9 +3,10 @@
 
     python tests/mutants/run.py [--only TEXT] [--list]
 
-A mutant of a CUDA kernel is a copy of csrc with one change, executed by test_emulated_kernels.py;
-one of a Triton kernel a copy of the package, whose kernels tests/ops interprets. Exit code 1 if one
-survives. What was run is renewed in benchmarks/results/mutants.json, mutant by mutant.
+A mutant of a CUDA kernel is a copy of csrc with one change, executed by test_emulated_kernels.py,
+or test_emulated_hopper.py; one of a Triton kernel a copy of the package, whose kernels tests/ops
+interprets. Exit code 1 if one survives. What was run is renewed in benchmarks/results/mutants.json,
+mutant by mutant.
 """
 
 from __future__ import annotations
@@ -22,13 +23,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cuda_mutants
+import hopper_mutants
 import triton_mutants
 from mutant import Mutant
 
 TESTS = Path(__file__).resolve().parents[1]
 ROOT = TESTS.parent
 RECORD = ROOT / "benchmarks" / "results" / "mutants.json"
-MUTANTS = {"cuda": cuda_mutants.MUTANTS, "triton": triton_mutants.MUTANTS}
+MUTANTS = {
+    "cuda": cuda_mutants.MUTANTS + hopper_mutants.MUTANTS,
+    "triton": triton_mutants.MUTANTS,
+}
+HOPPER = "hopper"  # in the name of a file that test_emulated_hopper.py alone can see
 # The tests that can see a file at all, to be done sooner.
 CUDA_TESTS = {
     "instance": "norm or derivative",
@@ -123,8 +129,12 @@ def _tests(language: str, mutant: Mutant) -> tuple[str, str]:
     """Return what decides which tests are run: the key of CUDA_TESTS or of TRITON_TESTS."""
     if language == "triton":
         return language, _triton_key(mutant.file)
-    key = Path(mutant.file).name.partition("_")[0]
-    return language, key if key in CUDA_TESTS else ""
+    return language, _cuda_key(mutant.file)
+
+
+def _cuda_key(file: str) -> str:
+    key = Path(file).name.partition("_")[0]
+    return HOPPER if HOPPER in file else key if key in CUDA_TESTS else ""
 
 
 def _triton_key(file: str) -> str:
@@ -151,8 +161,9 @@ def _run_cuda(folder: Path, mutant: Mutant | None, file: str) -> subprocess.Comp
     csrc = folder / "csrc"
     shutil.copytree(ROOT / "csrc", csrc)
     _change(csrc, mutant)
-    part = Path(file).name.partition("_")[0]
-    tests = [TESTS / "emulator" / "test_emulated_kernels.py", "-k", CUDA_TESTS.get(part, "test")]
+    key = _cuda_key(file)
+    name = "hopper" if key == HOPPER else "kernels"
+    tests = [TESTS / "emulator" / f"test_emulated_{name}.py", "-k", CUDA_TESTS.get(key, "test")]
     return _pytest(tests, CYCLEGAN_FAST_TEST_CSRC=str(csrc))
 
 

@@ -14,7 +14,7 @@ CONV_FWD, CONV_BWD = "reflect_conv2d/triton_fwd.py", "reflect_conv2d/triton_bwd.
 CONV_WEIGHT, CONV_BESIDE = "reflect_conv2d/triton_weight.py", "reflect_conv2d/triton_beside.py"
 CONV, EPILOGUES = "reflect_conv2d/triton_implicit.py", "reflect_conv2d/triton_epilogues.py"
 SPLITS = "reflect_conv2d/triton_splits.py"
-ROWS = {part: f"reflect_conv2d/triton_rows_{part}.py" for part in ("fwd", "bwd", "weight")}
+ROWS = {part: f"reflect_conv2d/triton_rows_{part}.py" for part in ("fwd", "bwd", "weight", "tiles")}
 FACTORED = "reflect_conv2d/triton_factored"
 FACTORED_WIDE, FACTORED_THIN = f"{FACTORED}_wide.py", f"{FACTORED}_thin.py"
 FACTORED_WEIGHT = f"{FACTORED}_weight.py"
@@ -204,7 +204,15 @@ MUTANTS = [
            "there = (i < out_height) & (j < out_width)", "there = (i < out_height) & (j < width)"),
     Mutant("a tap's column is its row", ROWS["weight"], "left + s, first_c", "left + r, first_c"),
     Mutant("the last split is as long as the others", ROWS["weight"],
-           "count = tl.minimum(blocks, batch * in_image - begin)", "count = blocks"),
+           "count = tl.minimum(blocks, of_layer - split * blocks)", "count = blocks"),
+    Mutant("every layer has the first one's pixels", ROWS["weight"],
+           "begin = layer * of_layer + split * blocks", "begin = split * blocks"),
+    Mutant("every layer writes the first one's gradient", ROWS["weight"],
+           " + layer.to(tl.int64) * out_channels", ""),
+    Mutant("a split has room for one layer", ROWS["weight"],
+           "filters = out_channels.to(tl.int64) * layers", "filters = out_channels.to(tl.int64)"),
+    Mutant("all layers' images are each layer's", ROWS["tiles"],
+           "blocks = n // groups * in_image(width)", "blocks = n * in_image(width)"),
     Mutant("every tap writes the bias", ROWS["weight"], "(tap == 0) & (group_c == 0)",
            "(group_c == 0)"),
     Mutant("a row's values begin a pixel late", FACTORED_WIDE,

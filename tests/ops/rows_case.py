@@ -23,9 +23,9 @@ def empty(shape, dtype):
     return torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)
 
 
-def operands(shape, weight_shape, dtype, seed=0):
+def operands(shape, weight_shape, dtype, seed=0, centre=0.5):
     fan = weight_shape[1] * weight_shape[2] * weight_shape[3]
-    x = drawn(shape, dtype, seed, centre=0.5)
+    x = drawn(shape, dtype, seed, centre=centre)
     weight = drawn(weight_shape, dtype, seed + 1, 0.5 / fan**0.5)
     bias = drawn((weight_shape[0], 1, 1, 1), dtype, seed + 2).flatten()
     assert rows.why_not(x, weight, 0, 1) is None
@@ -67,16 +67,42 @@ def check_moments(call):
     assert ((ours - m2).abs() <= 2e-6 * (m2 + each * less**2)).all()
 
 
-def weight_call(shape, weight_shape, dtype, seed=0, wide=False, asked=(True, True), tanh=False):
-    """The gradients of a weight and a bias, in float32 if wide."""
-    forward = forward_call(shape, weight_shape, dtype, seed, with_moments=False)
-    grad_y = drawn(forward.y.shape, dtype, seed + 3)
-    y = drawn(forward.y.shape, dtype, seed + 4).tanh() if tanh else None
+def weight_call(
+    shape,
+    weight_shape,
+    dtype,
+    seed=0,
+    wide=False,
+    asked=(True, True),
+    tanh=False,
+    groups=1,
+    centre=0.5,
+):
+    """The gradients of a weight and a bias, in float32 if wide; of several layers if groups."""
+    x, _, _ = operands(shape, weight_shape, dtype, seed, centre)
+    out_channels, channels, *kernel = weight_shape
+    out_shape = (shape[0], out_channels, shape[2] - kernel[0] + 1, shape[3] - kernel[1] + 1)
+    grad_y = drawn(out_shape, dtype, seed + 3)
+    y = drawn(out_shape, dtype, seed + 4).tanh() if tanh else None
     of = torch.float32 if wide else dtype
-    grad_weight = empty(weight_shape, of) if asked[0] else None
-    grad_bias = torch.empty(weight_shape[0], dtype=of) if asked[1] else None
-    work = torch.empty(rows.workspace(grad_y.shape, weight_shape))
-    return OfWeight(grad_y, y, forward.x, grad_weight, grad_bias, work)
+    grad_weight = torch.empty(groups, out_channels, *kernel, channels, dtype=of)
+    grad_weight = grad_weight.permute(0, 1, 4, 2, 3)
+    grad_bias = torch.empty(groups, out_channels, dtype=of)
+    if groups == 1:
+        grad_weight, grad_bias = grad_weight[0], grad_bias[0]
+    work = torch.empty(rows.workspace(grad_y.shape, weight_shape, groups))
+    wanted = (g if need else None for g, need in zip((grad_weight, grad_bias), asked, strict=True))
+    return OfWeight(grad_y, y, x, *wanted, work, groups=groups)
+
+
+def layer_of(call, k):
+    """The call of one layer of several: a part of what they read, and memory of its own."""
+    read = [None if t is None else t.chunk(call.groups)[k] for t in call[:3]]
+    of_weight, of_bias = call.grad_weight, call.grad_bias
+    if call.groups > 1:
+        of_weight, of_bias = of_weight[k], of_bias[k]
+    work = torch.empty(rows.workspace(read[0].shape, of_weight.shape))
+    return OfWeight(*read, torch.empty_like(of_weight), torch.empty_like(of_bias), work)
 
 
 def derivative(call, wide):

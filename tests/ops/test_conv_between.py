@@ -18,8 +18,8 @@ from cyclegan_fast.ops.reflect_conv2d.beside_norm import (
     NormGradient,
     NormOfInput,
 )
-from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
-from cyclegan_fast.ops.reflect_conv2d.triton_between import Statistics, Sums, statistics, sums
+from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight, Statistics, Sums
+from cyclegan_fast.ops.reflect_conv2d.triton_between import statistics, sums
 
 pytestmark = pytest.mark.skipif(
     not _triton.INTERPRETED, reason="on a GPU the real sizes are cut into real tiles"

@@ -269,3 +269,18 @@ def test_no_norm_beside_few_channels():
     call = OfInput(x, None, weight.transpose(0, 1), torch.empty(1, 3, 13, 13), norm)
     with pytest.raises(ValueError, match="an image of few channels has been made by no norm"):
         factored.gradient_of_input([call], 0, 1)
+
+
+def test_one_layer_at_a_time():
+    shape, weight_shape, padding, dtype = SMALL[0]
+    x, weight, bias, grad_y = drawn(shape, dtype, weight_shape, padding, True, 0)
+    work = torch.empty(factored.workspace(grad_y.shape, weight.shape))
+    assert factored.weight_launches(grad_y.shape, weight.shape) == 2
+    call = OfWeight(grad_y, None, x, weight, bias, work, groups=2)
+    for ask in (
+        lambda: factored.workspace(grad_y.shape, weight.shape, 2),
+        lambda: factored.weight_launches(grad_y.shape, weight.shape, 2),
+        lambda: factored.gradient_of_weight([call], padding, 1),
+    ):
+        with pytest.raises(ValueError, match="one layer's weight, got 2 groups"):
+            ask()

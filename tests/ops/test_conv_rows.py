@@ -14,6 +14,7 @@ from rows_case import (
     check_weight,
     forward_call,
     input_call,
+    layer_of,
     operands,
     weight_call,
 )
@@ -40,7 +41,7 @@ TWO = ((2, 32, 5, 6), (16, 32, 2, 2))
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    small = cut.Tiles(16, 32, 32, 4, 1)
+    small = cut.Tiles(16, 32, 32, 4, 1, 1)
     monkeypatch.setattr(cut, "TILES", dict.fromkeys(cut.TILES, small))
     monkeypatch.setattr(cut, "EACH", 16)
     monkeypatch.setattr(cut, "MOST_CHUNKS", 2)
@@ -106,7 +107,7 @@ def test_gradient_of_bias_alone():
 
 @pytest.mark.parametrize("inner", [16, 64])
 def test_blocks_of_pixels(inner, form, monkeypatch):
-    small = cut.Tiles(16, 32, inner, 4, 1)
+    small = cut.Tiles(16, 32, inner, 4, 1, 1)
     monkeypatch.setattr(cut, "TILES", dict.fromkeys(cut.TILES, small))
     heights = []
     for shape in [(3, 16, 5, 18), (5, 16, 9, 6)]:
@@ -130,6 +131,63 @@ def test_two_weight_calls_are_each_alone(form):
             rows.gradient_of_weight([one], 0, 1)
             assert torch.equal(ours.grad_weight, one.grad_weight)
             assert torch.equal(ours.grad_bias, one.grad_bias)
+
+
+@pytest.mark.parametrize("splits", [1, 2])
+@pytest.mark.parametrize(("groups", "tanh"), [(1, False), (2, True), (3, False)])
+def test_groups_are_each_alone(groups, tanh, splits, form, monkeypatch):
+    """In one launch where there is one split; the second split has fewer blocks than the first."""
+    dtype, shape, weight_shape = torch.bfloat16, (3 * groups, 48, 5, 6), (16, 48, 2, 1)
+    parts = 2 * 3  # of the weight of a layer, each a program
+    monkeypatch.setattr(cut, "PROGRAMS", splits * parts * groups)
+    options = {"tanh": tanh, "groups": groups, "wide": not tanh}
+    calls = [weight_call(shape, weight_shape, dtype, seed, **options) for seed in (0, 5)]
+    out_shape = calls[0].grad_y.shape
+    assert rows.weight_launches(out_shape, weight_shape, groups) == splits
+    elements = 16 * (48 * 2 + 1) * groups * splits * (splits > 1)
+    assert rows.workspace(out_shape, weight_shape, groups) == elements
+    launched = []
+    add_splits = rows.add_splits
+    monkeypatch.setattr(rows, "add_splits", lambda *a: (launched.append(a), add_splits(*a)))
+    rows.gradient_of_weight(calls, 0, 1)
+    assert len(launched) == (splits > 1)
+    monkeypatch.setattr(cut, "PROGRAMS", splits * parts)
+    for call in calls:
+        for k in range(groups):
+            one = layer_of(call, k)
+            rows.gradient_of_weight([one], 0, 1)
+            check_weight(one, weight_shape)
+            assert torch.equal(call.grad_weight.view(groups, *weight_shape)[k], one.grad_weight)
+            assert torch.equal(call.grad_bias.view(groups, -1)[k], one.grad_bias)
+
+
+@pytest.mark.parametrize("asked", [(True, False), (False, True)], ids=["weight", "bias"])
+@pytest.mark.parametrize(("dtype", "centre"), [(torch.float32, 1000.0), (torch.float16, 0.5)])
+def test_groups_of_either_gradient(dtype, centre, asked):
+    """Without splits and, of the bias alone, with them; of one pixel; of other splits each."""
+    weight_shape = (16, 32, 2, 3)
+    for shape in [(3, 32, 2, 3), (9, 32, 6, 5)]:
+        call = weight_call(shape, weight_shape, dtype, centre=centre, groups=3)
+        rows.gradient_of_weight([call], 0, 1)
+        part = call._replace(
+            grad_weight=torch.empty_like(call.grad_weight) if asked[0] else None,
+            grad_bias=torch.empty_like(call.grad_bias) if asked[1] else None,
+        )
+        rows.gradient_of_weight([part], 0, 1)
+        for k in range(3):
+            one = layer_of(call, k)
+            one.grad_weight.copy_(call.grad_weight[k])
+            one.grad_bias.copy_(call.grad_bias[k])
+            check_weight(one, weight_shape)
+        for name in ("grad_weight", "grad_bias"):
+            if getattr(part, name) is not None:
+                assert torch.equal(getattr(part, name), getattr(call, name))
+
+
+def test_groups_have_as_many_images_each():
+    call = weight_call(*TWO, torch.float32)._replace(groups=3)
+    with pytest.raises(ValueError, match="2 images for 3 groups"):
+        rows.gradient_of_weight([call], 0, 1)
 
 
 @pytest.mark.parametrize(("shape", "weight_shape", "dtype"), CASES, ids=str)
@@ -172,6 +230,11 @@ def test_real_tiles_and_chunks(monkeypatch):
     assert rows.sums_chunks((1, 256, 66, 66), weight_shape, 0, 1) == 35
     assert cut.split((1, 256, 64, 64), weight_shape, cut.TILES[90]) == cut.Split(1, 64, 22, 3)
     assert cut.split((2, 256, 31, 31), weight_shape, cut.TILES[90]) == cut.Split(2, 32, 11, 3)
+    # A generator's trunk fills them together.
+    assert cut.split((18, 256, 64, 64), weight_shape, cut.TILES[90], 18) == cut.Split(1, 64, 64, 1)
+    assert rows.workspace((18, 256, 64, 64), weight_shape, 18) == 0
+    assert rows.weight_launches((18, 256, 64, 64), weight_shape, 18) == 1
+    assert rows.weight_launches((1, 256, 64, 64), weight_shape) == 2
 
 
 def test_what_is_refused():

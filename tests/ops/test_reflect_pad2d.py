@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from numerics import assert_within_budget
 
 from cyclegan_fast.ops import reflect_pad2d
+from cyclegan_fast.ops.reflect_conv2d import library
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 # (shape, pad): the widest reflection there is, odd sizes, vector tails, many planes, no image.
@@ -46,6 +47,22 @@ def test_equals_torch(shape, pad, memory_format, dtype, device, each_backend):
         for other in (x.cpu().requires_grad_(), x.cpu().double().requires_grad_())
     )
     assert_within_budget(gradient.cpu(), eager, truth, "gradient of x")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_copy_padded_takes_any_strides_and_rounds_once(
+    memory_format, dtype, device, each_backend, monkeypatch
+):
+    monkeypatch.setattr(library, "_pad_backend", lambda _x: each_backend)
+    whole = torch.randn(2, 9, 3, 14, device=device, dtype=torch.float64).to(dtype)
+    x = whole.transpose(1, 2)[..., ::2]
+    expected = F.pad(x, (3,) * 4, mode="reflect")
+    for to in DTYPES:
+        y = torch.full((2, 3, 15, 13), torch.nan, device=device, dtype=to)
+        y = y.contiguous(memory_format=memory_format)
+        library.copy_padded(x, 3, y)
+        assert torch.equal(y, expected.to(to)), to
 
 
 def test_gradient_layouts(device, each_backend):

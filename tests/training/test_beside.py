@@ -11,7 +11,8 @@ from torch import nn
 
 from cyclegan_fast import accelerate, models
 from cyclegan_fast.fusion import by_hand
-from cyclegan_fast.fusion.hand import HandWalk, Part, alone
+from cyclegan_fast.fusion.hand import HandWalk, alone
+from cyclegan_fast.fusion.hand_runs import Part
 from cyclegan_fast.ops import _into
 from cyclegan_fast.ops.instance_norm_act import into
 from cyclegan_fast.training.arrangement import Arrangement
@@ -82,7 +83,8 @@ def test_calls_that_differ_are_not_alike():
         options = {"act": "relu", "negative_slope": 0.0, "pad": 0, "eps": 1e-5} | changes
         name = options.pop("backend_name", "native")
         y = torch.empty(1, 3, 4 + 2 * options["pad"], 5 + 2 * options["pad"], dtype=x.dtype)
-        return into.forward_call(y, x, None, None, None, backend_name=name, **options)[0]
+        mean, rstd = (torch.empty(x.shape[:2]) for _ in range(2))
+        return into.forward_call(y, x, *[None] * 3, mean, rstd, backend_name=name, **options)
 
     assert call().alike(call())
     last = torch.zeros(1, 3, 4, 5).contiguous(memory_format=torch.channels_last)

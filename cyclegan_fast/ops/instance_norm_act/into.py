@@ -71,6 +71,8 @@ def forward_call(
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
     *,
     act: str,
     negative_slope: float,
@@ -78,7 +80,7 @@ def forward_call(
     eps: float,
     backend_name: str,
     moments: Moments | None = None,
-) -> tuple[Call, Tensor, Tensor]:
+) -> Call:
     """Return the call that writes :func:`instance_norm_act` of x into y.
 
     Args:
@@ -87,26 +89,24 @@ def forward_call(
         weight: [C] in the accumulator's dtype, or None.
         bias: likewise.
         residual: [N, C, H, W], x's dtype, any strides; or None.
+        mean: [N, C] in the accumulator's dtype, written.
+        rstd: likewise.
         act: as the op's.
         negative_slope: as the op's.
         pad: as the op's.
         eps: as the op's.
         backend_name: "native" or "triton".
         moments: of x, if the convolution has left them which made it.
-
-    Returns:
-        The call, and the mean and rstd that it writes, [N, C] each.
     """
-    mean, rstd = (x.new_empty(x.shape[:2], dtype=_common.accumulator(x.dtype)) for _ in range(2))
     options: tuple[float, ...] = (ACTIVATIONS.index(act), negative_slope, pad, eps)
     written: tuple[Tensor | None, ...] = (y, mean, rstd)
     read: tuple[Tensor | None, ...] = (x, weight, bias, residual)
     if moments is None:
         written = (*written, workspace(x, backend_name))
-        return Call(f"{STEM}_fwd", x, read, options, written, backend_name), mean, rstd
+        return Call(f"{STEM}_fwd", x, read, options, written, backend_name)
     read = (*read, moments.partial)
     options = (moments.each, moments.pitch, *options)
-    return Call(f"{STEM}_finish", x, read, options, written, backend_name), mean, rstd
+    return Call(f"{STEM}_finish", x, read, options, written, backend_name)
 
 
 def backward_call(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The calls that the implementations of reflect_conv2d in Triton take.
+"""The calls that the implementations of reflect_conv2d with kernels of ours take.
 
 They take one call or two: those of two networks side by side, on operands of the same sizes,
 dtypes and layouts, which are one launch then.
@@ -11,7 +11,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from cyclegan_fast.ops.reflect_conv2d.beside_norm import Normalised, NormGradient, NormOfInput
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import (
+    Moments,
+    Normalised,
+    NormGradient,
+    NormOfInput,
+)
 
 
 class Forward(NamedTuple):
@@ -80,3 +85,35 @@ class OfWeight(NamedTuple):
     norm: Normalised | None = None
     of_norm: NormGradient | None = None
     groups: int = 1
+
+
+class Statistics(NamedTuple):
+    """Mean and rstd of a convolution's result.
+
+    Attributes:
+        moments: by chunks of each image, see beside_norm.Moments.
+        height: of the result.
+        width: of the result.
+        eps: added to the variance.
+        mean: [N, C] float32, written.
+        rstd: [N, C] float32, written.
+    """
+
+    moments: Moments
+    height: int
+    width: int
+    eps: float
+    mean: Tensor
+    rstd: Tensor
+
+
+class Sums(NamedTuple):
+    """Both sums over each plane, see beside_norm.NormOfInput.
+
+    Attributes:
+        partial: [N, chunks, 2, C] float32.
+        sums: [N, 2, C] float32, written.
+    """
+
+    partial: Tensor
+    sums: Tensor

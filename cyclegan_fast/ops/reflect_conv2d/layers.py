@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 DIRECTIONS = ("forward", "gradient_of_input", "gradient_of_weight")
+# What is asked of all directions at once: are the norms beside a layer done while it loads?
+ON_LOAD = "norms_on_load"
 KINDS = ("reflect", "zeros", "transposed")
 
 

@@ -65,7 +65,7 @@ def gradients(
     # The gradient of x reads no image, only its shape and layout.
     padded = _padded(x, padding) if needs[1] else _empty_padded(x, padding)
     of_padded, of_weight, of_bias = _of_padded(grad_y, padded, weight, stride, needs)
-    of_x = None if of_padded is None else _folded(of_padded, x, padding)
+    of_x = None if of_padded is None else folded(of_padded, x, padding)
     return of_x, of_weight, of_bias
 
 
@@ -99,6 +99,21 @@ def _misread(x: Tensor, weight: Tensor, padding: int, stride: int) -> bool:
     return stride >= min(height, width) or row < _SHORT_ROW
 
 
+def copy_padded(x: Tensor, padding: int, y: Tensor) -> None:
+    """Write x, padded by reflection and in y's dtype, into y.
+
+    Args:
+        x: [N, C, H, W] in any strides.
+        padding: pixels on each side.
+        y: [N, C, H + 2 padding, W + 2 padding], contiguous or channels_last, written.
+    """
+    name = _pad_backend(x)
+    if name == "reference" or (x.dtype == torch.float64) != (y.dtype == torch.float64):
+        y.copy_(reflect_pad2d_reference(x, padding))
+    elif x.numel():
+        _common.kernels(_PAD, name).reflect_pad2d_copy(x, padding, y)
+
+
 def _padded(x: Tensor, padding: int) -> Tensor:
     if padding == 0:
         return x
@@ -111,8 +126,8 @@ def _padded(x: Tensor, padding: int) -> Tensor:
     return padded
 
 
-def _folded(grad_padded: Tensor, x: Tensor, padding: int) -> Tensor:
-    """The adjoint of padding: each pixel takes the gradients of all its mirror images."""
+def folded(grad_padded: Tensor, x: Tensor, padding: int) -> Tensor:
+    """Return the adjoint of padding x: each pixel takes the gradients of all its mirror images."""
     if padding == 0:
         return grad_padded
     grad_padded = grad_padded.contiguous(memory_format=_common.memory_format(x))

@@ -2,7 +2,7 @@
 """A user's own measurements of convolutions, which `cyclegan-fast tune` has written.
 
     {"format": 1, "device": "NVIDIA H200", "cyclegan_fast": "0.1.0", "torch": "2.11.0",
-     "triton": "3.6.0", "cudnn": 91002,
+     "triton": "3.6.0", "cudnn": 91002, "steps": {"the library": 7.91, ...},
      "layers": {"forward reflect 2x256x66x66 to 256, 3x3, ...": {"fastest": "rows",
                 "microseconds": {"library": 31.2, "rows": 27.9, "implicit": 40.1}}}}
 
@@ -28,7 +28,7 @@ from cyclegan_fast.errors import TableError
 from cyclegan_fast.ops.reflect_conv2d.layers import Layer
 
 FORMAT = 1
-NAMES = ("library", "rows", "factored", "implicit")  # what can be the fastest
+NAMES = ("library", "rows", "factored", "implicit", "hopper")  # what can be the fastest
 ENVIRONMENT = "CYCLEGAN_FAST_TABLE"
 
 # (layer, direction) -> an implementation, or None: nothing is known.

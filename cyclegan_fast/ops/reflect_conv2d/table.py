@@ -6,6 +6,7 @@
     rows        Triton: a padded image as one matrix, a tap a shift of its rows: triton_rows.py
     factored    Triton: few channels on one side, factored by the kernel's rows: triton_factored.py
     implicit    Triton: an implicit GEMM that reflects while it loads: triton_implicit.py
+    hopper      CUDA C++ for compute capability 9.0, 3x3 on a padded image: cuda_hopper.py
 
 A run takes the same implementation every time. A row changes when benchmarks/results shows it to; a
 user's own measurements, made by `cyclegan-fast tune`, come before the rows (measured.py).
@@ -25,7 +26,7 @@ from cyclegan_fast import backend
 from cyclegan_fast.errors import BackendUnavailableError
 from cyclegan_fast.ops import _common
 from cyclegan_fast.ops.reflect_conv2d import measured
-from cyclegan_fast.ops.reflect_conv2d.layers import DIRECTIONS, Layer
+from cyclegan_fast.ops.reflect_conv2d.layers import DIRECTIONS, ON_LOAD, Layer
 
 STEM = "reflect_conv2d"
 
@@ -36,9 +37,13 @@ BACKEND_OF = {
     "rows": "triton",
     "factored": "triton",
     "implicit": "triton",
+    "hopper": "native",
 }
 # Triton's own, the one first that is made for the fewest layers.
 TRITON = ("factored", "rows", "implicit")
+# All whose kernels are launched on memory that is there, see into.py. Hopper's is in no row of the
+# table: no record shows it to be faster. A user's measurements may choose it.
+LAUNCHED = ("hopper", *TRITON)
 
 # Triton emits tensor-core code from here on; before, a tile of tl.dot is spilled registers
 # (sm_75, Triton 3.6 and 3.8: thousands of scalar multiplications, 4 KB of stack a thread).
@@ -101,19 +106,24 @@ def row(device_type: str, capability: tuple[int, int] | None, dtype: torch.dtype
 
 
 def implementation(name: str, kind: str = "reflect") -> Any:
-    """Return the module of one of Triton's implementations; see calls.py."""
-    module = "transposed" if kind == "transposed" else name
-    return import_module(f"cyclegan_fast.ops.reflect_conv2d.triton_{module}")
+    """Return the module of one of the implementations that are launched; see calls.py."""
+    module = "triton_transposed" if kind == "transposed" else f"triton_{name}"
+    if name == "hopper":
+        module = "cuda_hopper"
+    return import_module(f"cyclegan_fast.ops.reflect_conv2d.{module}")
 
 
-def why_not(name: str, layer: Layer) -> str | None:
-    """Return None if an implementation can serve a layer, else the reason."""
+def why_not(name: str, layer: Layer, direction: str = "forward") -> str | None:
+    """Return None if an implementation can serve a direction of a layer, else the reason."""
     reason = backend.why_not(STEM, BACKEND_OF[name], layer.device.type, layer.dtype)
-    if reason is not None or BACKEND_OF[name] != "triton":
+    if reason is not None or name not in LAUNCHED:
         return reason
     if layer.kind != "reflect" and name != "implicit":
         return f"it is not made for a convolution of the kind {layer.kind!r}"
-    return implementation(name, layer.kind).why_not(*layer[:4])
+    kernels = implementation(name, layer.kind)
+    if not hasattr(kernels, direction):
+        return f"it has no kernel for the {direction.replace('_', ' ')}"
+    return kernels.why_not(*layer[:4])
 
 
 def served_by(x: Tensor) -> str:
@@ -141,6 +151,22 @@ def choose(direction: str, policy: str, layer: Layer) -> str:
         BackendUnavailableError: "triton" was asked for and cannot serve.
     """
     return _chosen_with_reason(direction, policy, layer)[0]
+
+
+def takes_norms(layer: Layer) -> bool:
+    """Return whether a layer does the norms beside it while it loads, in all of its directions.
+
+    The implicit GEMM can: it reads what the norm before it would have read, and the gradient that
+    the norm behind it would have read. It does where a measurement, or a run's own choice, says so.
+
+    Args:
+        layer: what is computed; x is what the norm before it reads, padding what it pads by.
+    """
+    policy = backend.policy()
+    if policy in ("native", "reference") or why_not("implicit", layer) is not None:
+        return False
+    found = (choice(layer, ON_LOAD) for choice, _ in _choices(policy, layer))
+    return next((name for name in found if name is not None), None) == "implicit"
 
 
 def explain(x: Tensor, weight: Tensor, padding: int = 0, stride: int = 1) -> str:
@@ -173,12 +199,9 @@ def explain(x: Tensor, weight: Tensor, padding: int = 0, stride: int = 1) -> str
 def _chosen_with_reason(direction: str, policy: str, layer: Layer) -> tuple[str, str]:
     if policy == "native":
         return "library", "asked for by name"
-    choices = [(choice, "chosen for this run") for choice in reversed(_chosen)]
-    if policy == "auto":
-        choices.append((measured.choice(layer.device), "measured to be the fastest here"))
-    for choice, why in choices:
+    for choice, why in _choices(policy, layer):
         name = choice(layer, direction)
-        if name is not None and why_not(name, layer) is None:
+        if name is not None and why_not(name, layer, direction) is None:
             return name, why
     if policy == "triton" and layer.kind != "reflect":
         return "library", "PyTorch's own convolution, no op that Triton was asked for"
@@ -189,7 +212,7 @@ def _chosen_with_reason(direction: str, policy: str, layer: Layer) -> tuple[str,
         _, names, why, *_ = row(layer.device.type, capability, layer.dtype)
     reasons: list[str] = []
     for name in names:
-        reason = why_not(name, layer)
+        reason = why_not(name, layer, direction)
         if reason is None:
             return name, "; ".join([why, *reasons])
         reasons.append(f"{name} cannot serve: {reason}")
@@ -199,6 +222,14 @@ def _chosen_with_reason(direction: str, policy: str, layer: Layer) -> tuple[str,
         f"{STEM}: back end 'triton' was asked for, and none of its implementations can serve: "
         f"{'; '.join(reasons)}. Use use_backend('auto') to let the package choose."
     )
+
+
+def _choices(policy: str, layer: Layer) -> list[tuple[measured.Choice, str]]:
+    """What comes before the table's rows, first who is asked first, and why it is followed."""
+    choices = [(choice, "chosen for this run") for choice in reversed(_chosen)]
+    if policy == "auto":
+        choices.append((measured.choice(layer.device), "measured to be the fastest here"))
+    return choices
 
 
 @torch.compiler.assume_constant_result

@@ -9,7 +9,6 @@ functions, in their tiles.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import triton
@@ -21,41 +20,9 @@ from cyclegan_fast.ops._triton import of_call
 from cyclegan_fast.ops.instance_norm_act import triton_kernels as norm
 from cyclegan_fast.ops.instance_norm_act.triton_bwd import combined_sums
 from cyclegan_fast.ops.instance_norm_act.triton_fwd import combined_moments, inverse_deviation
-from cyclegan_fast.ops.reflect_conv2d.beside_norm import Moments
+from cyclegan_fast.ops.reflect_conv2d.calls import Statistics, Sums
 
 WARPS = 4  # as the norm's kernels have: on a GPU the order of a sum depends on it
-
-
-class Statistics(NamedTuple):
-    """Mean and rstd of a convolution's result.
-
-    Attributes:
-        moments: by chunks of each image, see beside_norm.Moments.
-        height: of the result.
-        width: of the result.
-        eps: added to the variance.
-        mean: [N, C] float32, written.
-        rstd: [N, C] float32, written.
-    """
-
-    moments: Moments
-    height: int
-    width: int
-    eps: float
-    mean: Tensor
-    rstd: Tensor
-
-
-class Sums(NamedTuple):
-    """Both sums over each plane, see beside_norm.NormOfInput.
-
-    Attributes:
-        partial: [N, chunks, 2, C] float32.
-        sums: [N, 2, C] float32, written.
-    """
-
-    partial: Tensor
-    sums: Tensor
 
 
 def statistics(calls: Sequence[Statistics]) -> None:

@@ -141,6 +141,7 @@ def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> 
     """Write the gradients of one or two weights and biases."""
     del stride
     grad_y, y, x, grad_weight, grad_bias, *_ = calls[0]
+    _check_groups(calls[0].groups)
     operands.check_pixels(x, grad_y)
     n, channels, height, width = x.shape
     _, out_channels, out_height, out_width = grad_y.shape
@@ -188,12 +189,20 @@ def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> 
         add_splits(calls, splits, plan.SUM_BLOCK)
 
 
-def workspace(out_shape: torch.Size, weight_shape: torch.Size) -> int:
+def workspace(out_shape: torch.Size, weight_shape: torch.Size, groups: int = 1) -> int:
     """Return the float32 elements that one call of gradient_of_weight needs."""
+    _check_groups(groups)
     elements = weight_shape[0] * (1 + weight_shape[1] * weight_shape[2] * weight_shape[3])
     return elements * max(
         plan.splits(out_shape, weight_shape, t.weight_pixels)[1] for t in plan.TILES.values()
     )
+
+
+def weight_launches(out_shape: torch.Size, weight_shape: torch.Size, groups: int = 1) -> int:
+    """Return the launches of gradient_of_weight: splits are always added up by a second one."""
+    del out_shape, weight_shape
+    _check_groups(groups)
+    return 2
 
 
 def moments_cover(
@@ -277,6 +286,14 @@ def _options(x: Tensor, thin: int, weight: Tensor, padding: int, width: int) -> 
         "SPAN": plan.side(weight.shape[3] * thin),
         **operands.resources(plan.WARPS, 1),
     }
+
+
+def _check_groups(groups: int) -> None:
+    if groups != 1:
+        raise ValueError(
+            f"reflect_conv2d: factored makes the gradient of one layer's weight, got {groups} "
+            "groups: ask for each layer alone"
+        )
 
 
 def _few_results(weight: Tensor) -> bool:

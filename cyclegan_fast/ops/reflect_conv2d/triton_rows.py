@@ -123,6 +123,7 @@ def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> No
     out_channels, _, *kernel = a.weight.shape
     with _triton.on(a.grad_x):
         tiles = cut.tiles(a.grad_x)
+        stages = tiles.stages if a.y is None else tiles.stages_of_tanh
         block_p = tiles.positions
         block_c = cut.side(channels, tiles.channels)
         positions = height * width
@@ -146,21 +147,29 @@ def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> No
             BLOCK_P=block_p,
             BLOCK_C=block_c,
             BLOCK_O=cut.side(out_channels, tiles.inner),
-            **operands.resources(tiles.warps, tiles.stages),
+            **operands.resources(tiles.warps, stages),
         )
 
 
 def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> None:
     """Write the gradients of the weights and the biases that are not None."""
     a, b = calls[0], calls[-1]
+    groups = a.groups
     (n, channels, height, width), out_channels = a.x.shape, a.grad_y.shape[1]
+    if n % groups:
+        raise ValueError(
+            f"reflect_conv2d: groups must have as many images each, got {n} images for {groups} "
+            "groups: lay the layers' images one behind another"
+        )
     kernel = [height - a.grad_y.shape[2] + 1, width - a.grad_y.shape[3] + 1]
     with _triton.on(a.x):
         tiles = cut.tiles(a.x)
-        split = cut.split(a.grad_y.shape, (out_channels, channels, *kernel), tiles)
+        stages = tiles.stages if a.y is None else tiles.stages_of_tanh
+        weight_shape = (out_channels, channels, *kernel)
+        split = cut.split(a.grad_y.shape, weight_shape, tiles, groups)
         block_o = cut.side(out_channels, tiles.channels)
         block_c = cut.side(channels, tiles.channels)
-        programs = split.splits * (out_channels // block_o)
+        programs = groups * split.splits * (out_channels // block_o)
         if a.grad_weight is not None:
             programs *= channels // block_c * kernel[0] * kernel[1]
         # A block of several rows would come to the product by way of registers.
@@ -175,12 +184,13 @@ def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> 
             grads[0],
             a.y,
             images[0],
-            a.workspace,
+            *_sums(a, split.splits),
             grads[1],
             b.y,
             images[1],
-            b.workspace,
-            n,
+            *_sums(b, split.splits),
+            n // groups,
+            groups,
             height,
             width,
             channels,
@@ -189,6 +199,7 @@ def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> 
             split.blocks,
             PAIR=len(calls) == 2,
             DESCRIBED=described,
+            DIRECT=split.splits == 1,
             WEIGHT=a.grad_weight is not None,
             BIAS=a.grad_bias is not None,
             TANH=a.y is not None,
@@ -200,15 +211,40 @@ def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> 
             BLOCK_O=block_o,
             BLOCK_C=block_c,
             # The bias's sums pass shared memory too: on sm_120 there is none beside four stages.
-            **operands.resources(tiles.warps, tiles.stages - (a.grad_bias is not None)),
+            **operands.resources(tiles.warps, stages - (a.grad_bias is not None)),
         )
-        add_splits(calls, split.splits)
+        if split.splits > 1:
+            add_splits(calls, split.splits)
 
 
-def workspace(out_shape: Sequence[int], weight_shape: Sequence[int]) -> int:
-    """Return the float32 elements that a call of gradient_of_weight needs, on any device."""
+def workspace(out_shape: Sequence[int], weight_shape: Sequence[int], groups: int = 1) -> int:
+    """Return the float32 elements that a call of gradient_of_weight needs, on any device.
+
+    Args:
+        out_shape: of grad_y, with the images of all groups.
+        weight_shape: of one layer's.
+        groups: layers, see calls.OfWeight.
+    """
+    splits = _most_splits(out_shape, weight_shape, groups)
+    if splits == 1:
+        return 0
     out_channels, channels, *kernel = weight_shape
-    elements = out_channels * (channels * kernel[0] * kernel[1] + 1)
-    return elements * max(
-        cut.split(out_shape, weight_shape, tiles).splits for tiles in cut.TILES.values()
+    return splits * groups * out_channels * (channels * kernel[0] * kernel[1] + 1)
+
+
+def weight_launches(out_shape: Sequence[int], weight_shape: Sequence[int], groups: int = 1) -> int:
+    """Return the launches of gradient_of_weight, the most on any device; arguments as above."""
+    return 1 if _most_splits(out_shape, weight_shape, groups) == 1 else 2
+
+
+def _most_splits(out_shape: Sequence[int], weight_shape: Sequence[int], groups: int) -> int:
+    return max(
+        cut.split(out_shape, weight_shape, tiles, groups).splits for tiles in cut.TILES.values()
     )
+
+
+def _sums(call: OfWeight, splits: int) -> tuple[Tensor | None, Tensor | None]:
+    """Return where the sums go: into the gradients, or for splits both into the workspace."""
+    if splits == 1:
+        return call.grad_weight, call.grad_bias
+    return call.workspace, call.workspace

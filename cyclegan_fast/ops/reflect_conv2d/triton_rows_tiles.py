@@ -24,18 +24,19 @@ class Tiles(NamedTuple):
     inner: int  # of what is summed over
     warps: int
     stages: int  # of loads that are under way
+    stages_of_tanh: int  # the same where a tanh's result is loaded beside its gradient
 
 
 # Of 16-bit types by the first architecture of a kind: a stage of 128 x 128 x 64 is 32 KB, and of
-# shared memory a block has 227 KB on sm_90 and sm_100, 163 KB on sm_80, 99 KB on the others. Of
-# float32 by how it is multiplied. None spills.
+# shared memory a block has 227 KB on sm_90 and sm_100, 163 KB on sm_80, 99 KB on the others; with a
+# tanh's result it is 48 KB. Of float32 by how it is multiplied. None spills.
 TILES: dict[int | str, Tiles] = {
-    80: Tiles(128, 128, 64, 8, 4),
-    86: Tiles(128, 128, 64, 8, 4),
-    90: Tiles(128, 128, 64, 8, 4),
-    100: Tiles(128, 64, 64, 8, 4),
-    "tf32": Tiles(64, 64, 32, 8, 3),
-    "ieee": Tiles(64, 32, 16, 4, 3),
+    80: Tiles(128, 128, 64, 8, 4, 4),
+    86: Tiles(128, 128, 64, 8, 4, 3),
+    90: Tiles(128, 128, 64, 8, 4, 4),
+    100: Tiles(128, 64, 64, 8, 4, 4),
+    "tf32": Tiles(64, 64, 32, 8, 3, 3),
+    "ieee": Tiles(64, 32, 16, 4, 3, 3),
 }
 DESCRIBED_FROM = 90
 EACH = 128  # positions in a chunk of moments or sums, or a multiple
@@ -46,7 +47,7 @@ PROGRAMS = 132
 
 
 class Split(NamedTuple):
-    """How the sum over pixels is cut: in blocks of height x width, `blocks` of them a split."""
+    """How a layer's sum over pixels is cut: in blocks of height x width, `blocks` a split."""
 
     height: int
     width: int
@@ -81,8 +82,10 @@ def chunks(positions: int) -> tuple[int, int]:
     return triton.cdiv(blocks, each), each * EACH
 
 
-def split(out_shape: Sequence[int], weight_shape: Sequence[int], tiles: Tiles) -> Split:
-    """Return how the weight's gradient is cut."""
+def split(
+    out_shape: Sequence[int], weight_shape: Sequence[int], tiles: Tiles, groups: int = 1
+) -> Split:
+    """Return how the gradient of each layer's weight is cut; out_shape is of all the layers."""
     n, out_channels, out_height, out_width = out_shape
     _, channels, *kernel = weight_shape
 
@@ -92,10 +95,10 @@ def split(out_shape: Sequence[int], weight_shape: Sequence[int], tiles: Tiles) -
     # The fewest blocks, so the fewest pixels that are none; of those the widest.
     widths = [tiles.inner >> k for k in range(tiles.inner.bit_length())]
     width = min(widths, key=in_image)
-    programs = kernel[0] * kernel[1]
+    programs = groups * kernel[0] * kernel[1]
     for n_channels in (out_channels, channels):
         programs *= n_channels // side(n_channels, tiles.channels)
-    blocks = n * in_image(width)
+    blocks = n // groups * in_image(width)
     each = triton.cdiv(blocks, max(1, min(PROGRAMS // programs, blocks)))
     return Split(tiles.inner // width, width, each, triton.cdiv(blocks, each))
 

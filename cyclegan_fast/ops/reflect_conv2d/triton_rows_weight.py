@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The gradients of the weight and the bias over rows of a padded image.
 
-A product over all pixels of the batch, in blocks of BLOCK_H x BLOCK_W of them: beyond the result's
-edges its gradient is zero. Splits of the blocks are added up by a second kernel, in their order.
+A product over all pixels of a layer, in blocks of BLOCK_H x BLOCK_W of them: beyond the result's
+edges its gradient is zero. Splits of the blocks are added up by a second kernel, in their order;
+where several layers fill a GPU together there is one split each, which is the gradient.
 """
 
 from __future__ import annotations
@@ -16,15 +17,19 @@ from cyclegan_fast.ops.reflect_conv2d.triton_load import derivative
 
 @triton.jit
 def reflect_conv2d_rows_weight_kernel(
-    grad_y,  # [N, out_height, out_width, out_channels], or its descriptor if DESCRIBED
+    grad_y,  # [layers batch, out_height, out_width, out_channels], its descriptor if DESCRIBED
     y_ptr,  # like grad_y, if TANH: then nothing is DESCRIBED
-    x,  # [N, height, width, channels], or its descriptor
-    partial_ptr,  # float32 [splits, weight and bias]: [out_channels, KH, KW, channels] and the bias
+    x,  # [layers batch, height, width, channels], or its descriptor
+    weight_ptr,  # [layers, out_channels, KH, KW, channels], if WEIGHT: the gradient if DIRECT,
+    # else float32 and of every split, all layers' biases behind all weights
+    bias_ptr,  # [layers, out_channels], if BIAS: the gradient if DIRECT, else the same memory
     other_grad_y,  # of a second call, if the grid has a second axis of two
     other_y_ptr,
     other_x,
-    other_partial_ptr,
-    batch,
+    other_weight_ptr,
+    other_bias_ptr,
+    batch,  # images of a layer
+    layers,  # whose images are one behind another
     height,
     width,
     channels,
@@ -34,6 +39,7 @@ def reflect_conv2d_rows_weight_kernel(
     blocks,  # of a split
     PAIR: tl.constexpr,
     DESCRIBED: tl.constexpr,
+    DIRECT: tl.constexpr,  # there is one split
     WEIGHT: tl.constexpr,
     BIAS: tl.constexpr,
     TANH: tl.constexpr,
@@ -52,16 +58,21 @@ def reflect_conv2d_rows_weight_kernel(
     group_o, rest = pid % groups_o, pid // groups_o
     if WEIGHT:
         group_c, tap = rest % groups_c, rest // groups_c % (KH * KW)
-        split = rest // groups_c // (KH * KW)
+        rest = rest // groups_c // (KH * KW)
     else:
-        group_c, tap, split = 0, 0, rest
+        group_c, tap = 0, 0
     first_o, first_c = group_o * BLOCK_O, group_c * BLOCK_C
-    begin = split * blocks
-    in_image = tl.cdiv(out_height, BLOCK_H) * tl.cdiv(out_width, BLOCK_W)
-    count = tl.minimum(blocks, batch * in_image - begin)
+    of_layer = batch * tl.cdiv(out_height, BLOCK_H) * tl.cdiv(out_width, BLOCK_W)
+    splits = tl.cdiv(of_layer, blocks)
+    split, layer = rest % splits, rest // splits
+    count = tl.minimum(blocks, of_layer - split * blocks)
+    begin = layer * of_layer + split * blocks
     other_count = 0
     if PAIR:
-        partial_ptr = of_call(partial_ptr, other_partial_ptr)
+        if WEIGHT:
+            weight_ptr = of_call(weight_ptr, other_weight_ptr)
+        if BIAS:
+            bias_ptr = of_call(bias_ptr, other_bias_ptr)
         if DESCRIBED:
             other_count = of_call(0, count)
         else:
@@ -129,17 +140,23 @@ def reflect_conv2d_rows_weight_kernel(
             BLOCK_C,
         )
     row = KH * KW * channels  # of the weight, for one filter
-    offs_o = (first_o + tl.arange(0, BLOCK_O)).to(tl.int64)
-    partial_ptr += split.to(tl.int64) * out_channels * (WEIGHT * row + BIAS)
+    # Every layer's filters, one behind another.
+    offs_o = (first_o + tl.arange(0, BLOCK_O)).to(tl.int64) + layer.to(tl.int64) * out_channels
+    if not DIRECT:
+        filters = out_channels.to(tl.int64) * layers
+        before = split * filters * (WEIGHT * row + BIAS)
+        if WEIGHT:
+            weight_ptr += before
+        if BIAS:
+            bias_ptr += before + WEIGHT * filters * row
     if WEIGHT:
         offs_c = first_c + tl.arange(0, BLOCK_C)
         target = offs_o[:, None] * row + (tap * channels + offs_c)[None, :]
-        tl.store(partial_ptr + target, total)
-        partial_ptr += out_channels.to(tl.int64) * row
+        tl.store(weight_ptr + target, total)
     if BIAS:
         # Every tap and group of channels has summed the same: the first one writes.
         keep = (offs_o >= 0) & (tap == 0) & (group_c == 0)
-        tl.store(partial_ptr + offs_o, bias, mask=keep)
+        tl.store(bias_ptr + offs_o, bias, mask=keep)
 
 
 @triton.jit

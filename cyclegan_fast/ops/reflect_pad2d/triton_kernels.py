@@ -15,13 +15,16 @@ ELEMENTS = 2048  # of a tile: eight of a thread's at four warps
 
 @triton.jit
 def reflect_pad2d_fwd_kernel(
-    x_ptr,  # [N, C, H, W], either dense layout
-    y_ptr,  # [N, C, H + 2 PAD, W + 2 PAD], the same layout
+    x_ptr,  # [N, C, H, W], any strides
+    y_ptr,  # [N, C, H + 2 PAD, W + 2 PAD], either dense layout, in a dtype of its own
     channels,
     height,
     width,
-    stride_p,  # of x and y, from pixel to pixel
+    x_stride_n,
     x_stride_c,
+    x_stride_h,
+    x_stride_w,
+    y_stride_p,  # from pixel to pixel
     y_stride_c,
     PAD: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -40,10 +43,10 @@ def reflect_pad2d_fwd_kernel(
     mask = (offs_p < padded)[:, None] & (offs_c < channels)[None, :]
     h = reflected(offs_p // padded_width, PAD, height)
     w = reflected(offs_p % padded_width, PAD, width)
-    source = (h * width + w).to(tl.int64)[:, None] * stride_p
-    source += offs_c.to(tl.int64)[None, :] * x_stride_c
-    value = tl.load(x_ptr + n * channels * height * width + source, mask=mask)
-    target = offs_p.to(tl.int64)[:, None] * stride_p + offs_c.to(tl.int64)[None, :] * y_stride_c
+    source = h.to(tl.int64) * x_stride_h + w.to(tl.int64) * x_stride_w
+    source = source[:, None] + offs_c.to(tl.int64)[None, :] * x_stride_c
+    value = tl.load(x_ptr + n * x_stride_n + source, mask=mask)
+    target = offs_p.to(tl.int64)[:, None] * y_stride_p + offs_c.to(tl.int64)[None, :] * y_stride_c
     tl.store(y_ptr + n * channels * padded + target, value, mask=mask)
 
 
@@ -92,10 +95,14 @@ def reflect_pad2d_bwd_kernel(
 
 def reflect_pad2d_fwd(x: Tensor, pad: int, y: Tensor) -> None:
     """Write x, padded, into y; both dense in one layout."""
+    reflect_pad2d_copy(x, pad, y)
+
+
+def reflect_pad2d_copy(x: Tensor, pad: int, y: Tensor) -> None:
+    """Write x, padded and in y's dtype, into y, which is dense; x may have any strides."""
     _triton.check_plane("reflect_pad2d", y)
     n, c, h, w = x.shape
-    stride_p, stride_c = _triton.strides(x)
-    tile = _triton.tile(y.shape[2] * y.shape[3], c, _triton.is_channels_last(x), ELEMENTS)
+    tile = _triton.tile(y.shape[2] * y.shape[3], c, _triton.is_channels_last(y), ELEMENTS)
     programs = n * triton.cdiv(c, tile.channels) * triton.cdiv(y.shape[2] * y.shape[3], tile.pixels)
     with _triton.on(x):
         reflect_pad2d_fwd_kernel[(programs,)](
@@ -104,9 +111,8 @@ def reflect_pad2d_fwd(x: Tensor, pad: int, y: Tensor) -> None:
             c,
             h,
             w,
-            stride_p,
-            stride_c,
-            _triton.strides(y)[1],
+            *x.stride(),
+            *_triton.strides(y),
             PAD=pad,
             BLOCK_P=tile.pixels,
             BLOCK_C=tile.channels,

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""Gradients of weights by hand: of all runs of a step at once, and of all layers that are alike.
+
+Each layer's is taken when the last run has come by it. Where Triton takes it, and other layers of
+the network are alike, it waits for them: all of them are one launch then, which has work for a
+whole GPU without cutting the sum over pixels into parts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from cyclegan_fast.fusion import hand_conv, hand_reads, hand_serving
+from cyclegan_fast.fusion.alike import Row
+from cyclegan_fast.fusion.hand_reads import Read
+from cyclegan_fast.fusion.hand_steps import Tools
+from cyclegan_fast.fusion.steps import ConvStep
+from cyclegan_fast.ops import _into
+
+# Those that take several layers in a launch.
+OF_SEVERAL = ("rows", "implicit")
+Steps = Generator[_into.Call, None, None]
+
+
+class Waiting(NamedTuple):
+    """A layer whose gradient waits for those alike."""
+
+    step: ConvStep
+    read: Read
+
+
+class Weights:
+    """The gradients of a network's weights.
+
+    Args:
+        tools: as every step's.
+        rows: the layers that are alike, by number of the step.
+    """
+
+    def __init__(self, tools: Tools, rows: dict[int, Row]) -> None:
+        self._tools = tools
+        self._rows = rows
+        self._waiting: dict[int, dict[int, Waiting]] = defaultdict(dict)
+
+    def add(self, i: int, step: ConvStep, of_runs: Sequence[Read]) -> Steps:
+        """Take those of step i from what its runs have read, and those alike if it is the last."""
+        groups = list(_joined(of_runs))
+        row = self._rows.get(i)
+        waits = row is not None and len(groups) == 1
+        if row is None or not waits or self._served_by(step, groups[0]) not in OF_SEVERAL:
+            for read in groups:
+                yield from hand_conv.of_weight(self._tools, [step], read)
+            return
+        waiting = self._waiting[row.first]
+        waiting[row.row] = Waiting(step, groups[0])
+        if len(waiting) == row.rows:
+            yield from self._together(self._waiting.pop(row.first))
+
+    def rest(self) -> Steps:
+        """Take those that still wait."""
+        while self._waiting:
+            _, waiting = self._waiting.popitem()
+            yield from self._together(waiting)
+
+    def _served_by(self, step: ConvStep, read: Read) -> str:
+        return hand_serving.serving_weight(self._tools, step, read)[0]
+
+    def _together(self, waiting: dict[int, Waiting]) -> Steps:
+        layers = [waiting[row] for row in sorted(waiting)]
+        wanted = {hand_serving.wanted(self._tools, layer.step) for layer in layers}
+        by = {self._served_by(*layer) for layer in layers}
+        read = None
+        if len(wanted) == len(by) == 1:
+            read = hand_reads.of_layers([layer.read for layer in layers])
+        if read is not None:
+            yield from hand_conv.of_weight(self._tools, [layer.step for layer in layers], read)
+            return
+        for layer in layers:
+            yield from hand_conv.of_weight(self._tools, [layer.step], layer.read)
+
+
+def _joined(of_runs: Sequence[Read]) -> Iterator[Read]:
+    """Yield what the runs have read, that of one kind and size as one."""
+    groups: dict[Any, list[Read]] = defaultdict(list)
+    for read in of_runs:
+        kind = (read.x.shape[1:], read.pad, read.norm is None, read.of_norm is None)
+        groups[kind].append(read)
+    yield from map(hand_reads.of_runs, groups.values())

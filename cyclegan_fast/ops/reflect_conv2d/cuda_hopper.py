@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""reflect_conv2d in CUDA C++ for compute capability 9.0, of 3x3 and images that are padded already.
+
+As over rows (triton_rows.py), an image is a matrix of which a tap reads other rows. Here a tile's
+pixels come to shared memory once for all nine taps: see csrc/ops/reflect_conv2d_hopper.cu. `auto`
+does not take it before a record shows it to be the fastest.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cyclegan_fast import _extension
+from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput
+
+CAPABILITY = (9, 0)
+DEPTH = 64  # channels summed over at a time
+# Tiles of so many positions, and the widest image of which one's pixels fit into shared memory; of
+# 256, beside four taps' filters.
+WIDEST = {128: 512, 256: 127}
+MOST_CHUNKS = 64  # of an image: the norm's second stage reads them all in each of its programs
+PROGRAMS = 132  # multiprocessors of an H100
+MOST_PIXELS = 1 << 30  # they are counted in 32 bits
+
+ops: Any = torch.ops.cyclegan_fast_C
+
+
+class Tile(NamedTuple):
+    """How a launch is cut: a block makes positions x columns of a result at a time, and a chunk."""
+
+    positions: int
+    columns: int
+    each: int  # positions of a chunk
+
+
+def why_not(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
+    """Return why a call is not served, or None."""
+    reason = _why_not_on(x.device)
+    if reason is not None:
+        return reason
+    if padding:
+        return "the image must be padded already"
+    if stride != 1 or weight.shape[2:] != (3, 3):
+        return "the kernel must be 3x3 and the stride 1"
+    if x.dtype not in (torch.float16, torch.bfloat16):
+        return f"{x.dtype} is not served"
+    if any(side % DEPTH for side in weight.shape[:2]):
+        return f"channels must be multiples of {DEPTH}"
+    if not all(t.permute(0, 2, 3, 1).is_contiguous() for t in (x, weight)):
+        return "x and weight must be dense in channels_last"
+    if x.shape[3] > WIDEST[128]:
+        return f"x must be at most {WIDEST[128]} pixels wide"
+    if x.numel() // x.shape[1] >= MOST_PIXELS:
+        return f"x must have fewer than {MOST_PIXELS} pixels"
+    return None
+
+
+def moments_cover(
+    x_shape: Sequence[int], weight_shape: Sequence[int], padding: int, stride: int
+) -> tuple[int, int, int]:
+    """Return chunks, each and pitch of the moments of one image, see beside_norm.Moments."""
+    height, width = (side + 2 * padding for side in x_shape[2:])
+    positions = (height - 2) * width
+    each = _tile(x_shape[0], positions, width, weight_shape[0], chunked=True).each
+    return -(-positions // each), each, width
+
+
+def forward(calls: Sequence[Forward], padding: int, stride: int, tanh: bool) -> None:
+    """Write the convolutions, and their moments where they are asked for.
+
+    With a norm on load, and with it alone, padding is 1: of the normalised image.
+    """
+    x, weight, bias, y, moments, norms = zip(*calls, strict=True)
+    n, channels, height, width = y[0].shape
+    tile = _tile(n, height * (width + 2), width + 2, channels, chunked=moments[0] is not None)
+    if norms[0] is not None:
+        # The loaders of a large tile have no registers for it.
+        tile = tile._replace(positions=128)
+    if padding != (norms[0] is not None):
+        raise ValueError(
+            f"reflect_conv2d: padding must be 1 with a norm on load and 0 without, got {padding}"
+        )
+    names = ("mean", "rstd", "weight", "bias")
+    of_norms = [[getattr(norm, name, None) for norm in norms] for name in names]
+    act, slope = (0, 0.0) if norms[0] is None else (norms[0].act, norms[0].negative_slope)
+    left = [_or_empty(each, x[0]) for each in moments]
+    ops.reflect_conv2d_hopper_fwd(x, weight, bias, *of_norms, act, slope, tanh, *tile, y, left)
+
+
+def sums_chunks(
+    x_shape: Sequence[int], weight_shape: Sequence[int], padding: int, stride: int
+) -> int:
+    """Return the chunks of an image's sums, see beside_norm.NormOfInput."""
+    n, channels, height, width = x_shape
+    return -(-height * width // _tile(n, height * width, width, channels, chunked=True).each)
+
+
+def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> None:
+    """Write the images' gradients, and the sums of the norm before where they are asked for."""
+    grad_y, y, weight, grad_x, norms, behind = zip(*calls, strict=True)
+    n, channels, height, width = grad_x[0].shape
+    norm = norms[0]
+    if behind[0] is not None or (norm is not None and norm.masked):
+        raise ValueError(
+            "reflect_conv2d: 'hopper' applies no norm's backward to what it loads or writes; "
+            "use 'implicit'"
+        )
+    tile = _tile(n, height * width, width, channels, chunked=norm is not None)
+    names = ("x", "mean", "rstd", "weight", "bias", "skip")
+    of_norms = [[getattr(each, name, None) for each in norms] for name in names]
+    shared = (0, 0.0, 0) if norm is None else (norm.act, norm.negative_slope, norm.pad)
+    left = [_or_empty(getattr(each, "partial", None), grad_x[0]) for each in norms]
+    ops.reflect_conv2d_hopper_bwd(grad_y, y, weight, *tile, *of_norms, *shared, grad_x, left)
+
+
+def _tile(n: int, positions: int, width: int, channels: int, chunked: bool) -> Tile:
+    """Return how a launch on n images is cut, by their sizes alone.
+
+    Args:
+        n: images of one call; a second call has as many.
+        positions: of an image's result, at the pitch of the padded image.
+        width: that pitch.
+        channels: of the result.
+        chunked: something is left by chunks, of which there must be few.
+    """
+    columns = 128 if channels % 128 == 0 else 64
+    # Twice the positions read the filters half as often, if there is work enough for all.
+    units = n * -(-positions // 256) * (channels // columns)
+    wide = columns == 128 and width <= WIDEST[256] and units >= PROGRAMS
+    size = 256 if wide else 128
+    tiles = -(-positions // size)
+    return Tile(size, columns, size * (-(-tiles // MOST_CHUNKS) if chunked else 1))
+
+
+@functools.cache
+def _why_not_on(device: torch.device) -> str | None:
+    if device.type != "cuda":
+        return "it is made for GPUs of compute capability 9.0"
+    capability = torch.cuda.get_device_capability(device)
+    if capability != CAPABILITY:
+        return f"it is made for compute capability 9.0, and this GPU's is {capability}"
+    if not _extension.cuda_available():
+        return _extension.why_not_cuda()
+    built_for: Any = _extension.build_info()["cuda_architectures"]
+    if not any(each.startswith("90a") for each in built_for):
+        return "the package was built without it: TORCH_CUDA_ARCH_LIST named no 9.0"
+    return None
+
+
+def _or_empty(left: Tensor | None, like: Tensor) -> Tensor:
+    """Return what stands for none: PyTorch cannot follow lists of what may be written."""
+    return like.new_empty((0,)) if left is None else left

@@ -10,11 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cyclegan_fast.ops.reflect_conv2d import triton_between as between
 from cyclegan_fast.ops.reflect_conv2d import triton_factored as factored
 from cyclegan_fast.ops.reflect_conv2d import triton_implicit as implicit
 from cyclegan_fast.ops.reflect_conv2d import triton_rows as rows
 from cyclegan_fast.ops.reflect_conv2d import triton_transposed as transposed
-from cyclegan_fast.ops.reflect_conv2d.beside_norm import NormOfInput
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import (
+    Moments,
+    Normalised,
+    NormGradient,
+    NormOfInput,
+)
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
 
 Launch = tuple[str, Callable[[], None]]
@@ -36,6 +42,7 @@ def launches(
         return
     yield from _layer_launches(dtype, layout)
     if layout is torch.channels_last:
+        yield from _on_load_launches(dtype)
         yield from _rows_launches(dtype)
         yield from _factored_launches(dtype)
 
@@ -60,17 +67,20 @@ def _convolution_launches(dtype: torch.dtype, layout: Any, wide_only: bool) -> I
         yield what, partial(implicit.gradient_of_weight, of_weight, padding, stride)
 
 
+# Channels in and out, kernel, side, padding, stride, zeros, transposed: the generator's trunk, a
+# layer down and one up; the discriminator's by 2 and by 1.
+LAYERS = (
+    (256, 256, 3, 66, 0, 1, False, False),
+    (64, 128, 3, 256, 1, 2, True, False),
+    (128, 64, 3, 128, 1, 2, True, True),
+    (64, 128, 4, 128, 1, 2, True, False),
+    (256, 512, 4, 32, 1, 1, True, False),
+)
+
+
 def _layer_launches(dtype: torch.dtype, layout: Any) -> Iterator[Launch]:
     """Two networks in a launch, beside their norms where the layout is theirs."""
-    # Channels in and out, kernel, side, padding, stride, zeros, transposed: the generator's trunk,
-    # a layer down and one up; the discriminator's by 2 and by 1.
-    for case in (
-        (256, 256, 3, 66, 0, 1, False, False),
-        (64, 128, 3, 256, 1, 2, True, False),
-        (128, 64, 3, 128, 1, 2, True, True),
-        (64, 128, 4, 128, 1, 2, True, False),
-        (256, 512, 4, 32, 1, 1, True, False),
-    ):
+    for case in LAYERS:
         yield from _one_layers_launches(dtype, layout, *case)
 
 
@@ -113,6 +123,58 @@ def _one_layers_launches(
     yield what, partial(module.gradient_of_input, of_input, padding, stride, **options)
     of_weight = [OfWeight(y, None, x, weight.float(), bias.float(), work)] * 2
     yield what, partial(module.gradient_of_weight, of_weight, padding, stride, **options)
+
+
+def _on_load_launches(dtype: torch.dtype) -> Iterator[Launch]:
+    """The same layers with the norms beside them applied on load; and the generator's end."""
+    for channels, out_channels, kernel, side, padding, stride, zeros, up in (
+        (256, 256, 3, 64, 1, 1, False, False),
+        *LAYERS[1:],
+        (64, 3, 7, 256, 3, 1, False, False),
+    ):
+        module: Any = transposed if up else implicit
+        options = {} if up else {"zeros": zeros}
+        out_side = stride * side if up else (side + 2 * padding - kernel) // stride + 1
+        x = image(dtype, torch.channels_last, 2, channels, side)
+        y = image(dtype, torch.channels_last, 2, out_channels, out_side)
+        channels_of_weight = (channels, out_channels) if up else (out_channels, channels)
+        weight = image(torch.float32, torch.channels_last, *channels_of_weight, kernel)
+        sizes, tanh = (x.shape, weight.shape, padding, stride), kernel == 7
+        given, out_given = torch.empty(2, channels), torch.empty(2, out_channels)
+        # As weights and biases of two layers in a launch, or of one.
+        act = 2 if kernel == 4 else 1
+        norm = Normalised(given, given, given, given, act, 0.2)
+        of_norm = NormGradient(y, out_given, out_given, out_given, torch.empty(2, 2, out_channels))
+        one = norm._replace(weight=given[0], bias=given[0])
+        of_one = None if tanh else of_norm._replace(weight=out_given[0])
+        moments = torch.empty(2, module.moments_cover(*sizes)[0], 3, out_channels)
+        sums = torch.empty(2, module.sums_chunks(*sizes), 2, channels)
+        before = NormOfInput(x, *norm[:2], *one[2:], 0, None, sums, masked=True)
+        what = f"on load, {channels} to {out_channels}, {kernel}x{kernel}, padding {padding}"
+        what += f", stride {stride}" + ", zeros" * zeros + ", transposed" * up
+        how, small = (padding, stride), weight.to(dtype)
+        forward = Forward(x, small, None, y, None if tanh else moments, one)
+        yield what, partial(module.forward, [forward] * 2, *how, tanh, **options)
+        made = y if tanh else None
+        of_input = OfInput(y, made, small, x, before, of_one)
+        yield what, partial(module.gradient_of_input, [of_input] * 2, *how, **options)
+        work = torch.empty(module.workspace(y.shape, weight.shape))
+        of_weight = OfWeight(y, made, x, weight, None, work, one, of_one)
+        yield what, partial(module.gradient_of_weight, [of_weight] * 2, *how, **options)
+        if not tanh:
+            groups = weight.new_empty_strided(
+                (2, *weight.shape), (weight.numel(), *weight.stride())
+            )
+            work = torch.empty(module.workspace(y.shape, weight.shape, 2))
+            of_both = OfWeight(y, None, x, groups, None, work, norm, of_norm, 2)
+            both = f"{what}, two layers"
+            yield both, partial(module.gradient_of_weight, [of_both] * 2, *how, **options)
+    for chunks in (1, 33):
+        given, moments, sums = (torch.empty(1, *s, 256) for s in ((), (chunks, 3), (chunks, 2)))
+        cover = between.Statistics(Moments(moments, 128, 64), 64, 64, 1e-5, given, given)
+        what = f"{chunks} chunks"
+        yield what, partial(between.statistics, [cover] * 2)
+        yield what, partial(between.sums, [between.Sums(sums, torch.empty(1, 2, 256))] * 2)
 
 
 def _rows_launches(dtype: torch.dtype) -> Iterator[Launch]:

@@ -80,7 +80,7 @@ def build(sanitize: bool = False, part: str = "ops") -> Path:
 
 def library(name: str, sources: dict[Path, tuple[str, ...]], sanitize: bool) -> Path:
     """Compile sources, each with options of its own, and the emulator into one library."""
-    layer = ("fibers.cpp", "hopper_emulator.cpp", "runtime.cpp")
+    layer = ("fibers.cpp", "hopper_emulator.cpp", "runtime.cpp", "stacks.cpp")
     sources = sources | dict.fromkeys((HERE / name for name in layer), ())
     torch_dir = Path(torch.__file__).parent
     # Loaded by this PyTorch alone, so its own version is the one to build for.

@@ -3,97 +3,17 @@
 
 #include <dlfcn.h>
 #include <link.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstring>
-#include <exception>
 #include <numeric>
-#include <random>
 #include <utility>
 #include <vector>
 
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#endif
-
-#if !defined(__x86_64__)
-#error "the fibers of the emulator switch stacks in x86-64 assembly"
-#endif
-
-// Saves the registers that a function must keep, changes stacks, and restores those of the other.
-extern "C" void cuda_emulator_switch(void** save, void* load);
-asm(R"(
-.text
-.globl cuda_emulator_switch
-.hidden cuda_emulator_switch
-.type cuda_emulator_switch, @function
-cuda_emulator_switch:
-  pushq %rbp
-  pushq %rbx
-  pushq %r12
-  pushq %r13
-  pushq %r14
-  pushq %r15
-  movq %rsp, (%rdi)
-  movq %rsi, %rsp
-  popq %r15
-  popq %r14
-  popq %r13
-  popq %r12
-  popq %rbx
-  popq %rbp
-  ret
-.size cuda_emulator_switch, .-cuda_emulator_switch
-)");
+#include "runner.h"
 
 namespace cuda_emulator {
 namespace {
-
-constexpr int kWarp = 32, kLargestBlock = 1024;
-constexpr size_t kStack = size_t{128} << 10, kGuard = 4096;
-
-enum class State { kReady, kAtBarrier, kAtSome, kUntil, kInWarp, kDone };
-
-struct Fiber {
-  void* stack_pointer = nullptr;
-  State state = State::kDone;
-  Index index{};
-  const char* site = nullptr;   // of the barrier it waits at
-  uint32_t mask = 0;            // of the exchange it waits in
-  int turn = 0;                 // which of two slots its next exchange uses
-  int number = 0, threads = 0;  // of the barrier for some of the block
-  Condition condition{};
-  void* sanitizer = nullptr;
-};
-
-struct Runner {
-  std::vector<Fiber> fibers = std::vector<Fiber>(kLargestBlock);
-  char* stacks = nullptr;
-  void* stack_pointer = nullptr;  // of the scheduler
-  int current = -1, threads = 0;
-  Index grid{}, block_size{}, block{};
-  const std::function<void()>* body = nullptr;
-  std::exception_ptr thrown;
-  std::vector<std::function<void()>> beside;
-  uint64_t runs = 0;
-  // A lane may publish for the next exchange before all have read the last: two slots, in turn.
-  unsigned char slots[2][kLargestBlock][kLargestExchange];
-  Schedule schedule = Schedule::kForward;
-  std::mt19937 random;
-  // Of the scheduler's own stack, for the sanitizer.
-  void* sanitizer = nullptr;
-  const void* bottom = nullptr;
-  size_t size = 0;
-};
-Runner runner;
-
-Fiber& current() { return runner.fibers[static_cast<size_t>(runner.current)]; }
-
-char* stack_of(int thread) {
-  return runner.stacks + static_cast<size_t>(thread) * (kStack + kGuard) + kGuard;
-}
 
 std::string describe(int thread) {
   const Index& t = runner.fibers[static_cast<size_t>(thread)].index;
@@ -102,72 +22,6 @@ std::string describe(int thread) {
            ")";
   };
   return "block " + text(runner.block) + " thread " + text(t);
-}
-
-void enter(int thread) {
-  runner.current = thread;
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_start_switch_fiber(&runner.sanitizer, stack_of(thread), kStack);
-#endif
-  cuda_emulator_switch(&runner.stack_pointer, current().stack_pointer);
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_finish_switch_fiber(runner.sanitizer, nullptr, nullptr);
-#endif
-  runner.current = -1;
-}
-
-void leave() {
-  Fiber& fiber = current();
-#ifdef __SANITIZE_ADDRESS__
-  const bool for_ever = fiber.state == State::kDone;
-  __sanitizer_start_switch_fiber(for_ever ? nullptr : &fiber.sanitizer, runner.bottom, runner.size);
-#endif
-  cuda_emulator_switch(&fiber.stack_pointer, runner.stack_pointer);
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_finish_switch_fiber(fiber.sanitizer, nullptr, nullptr);
-#endif
-}
-
-[[noreturn]] void run_thread() {
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_finish_switch_fiber(nullptr, &runner.bottom, &runner.size);
-#endif
-  try {
-    (*runner.body)();
-  } catch (...) {
-    if (!runner.thrown) runner.thrown = std::current_exception();
-  }
-  current().state = State::kDone;
-  leave();
-  std::terminate();  // nobody enters a thread that is done
-}
-
-// Stacks with a page between them that nobody may touch: an overflow crashes where it happens.
-void make_stacks() {
-  if (runner.stacks) return;
-  void* memory = mmap(nullptr, kLargestBlock * (kStack + kGuard), PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) throw Error("no memory for the stacks of a block");
-  runner.stacks = static_cast<char*>(memory);
-  for (int i = 0; i < kLargestBlock; ++i) mprotect(stack_of(i) - kGuard, kGuard, PROT_NONE);
-}
-
-void prepare(int thread) {
-  char* top = stack_of(thread) + kStack;
-#ifdef __SANITIZE_ADDRESS__
-  __asan_unpoison_memory_region(stack_of(thread), kStack);
-#endif
-  void** pointer = reinterpret_cast<void**>(top - 16);
-  *--pointer = nullptr;  // where run_thread would return to: keeps the alignment a call leaves
-  *--pointer = reinterpret_cast<void*>(&run_thread);
-  for (int i = 0; i < 6; ++i) *--pointer = nullptr;  // the registers that a switch pops
-  Fiber fiber;
-  fiber.stack_pointer = pointer;
-  fiber.state = State::kReady;
-  const auto i = static_cast<unsigned>(thread);
-  const Index& size = runner.block_size;
-  fiber.index = {i % size.x, i / size.x % size.y, i / (size.x * size.y)};
-  runner.fibers[static_cast<size_t>(thread)] = fiber;
 }
 
 // Lets every warp go on whose lanes have all arrived.

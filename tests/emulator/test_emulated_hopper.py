@@ -21,18 +21,18 @@ from fenced import Fences  # noqa: E402
 from rows_case import drawn, empty  # noqa: E402
 
 from cyclegan_fast.ops.reflect_conv2d import cuda_hopper as hopper  # noqa: E402
-from cyclegan_fast.ops.reflect_conv2d.beside_norm import Normalised  # noqa: E402
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import Normalised, NormGradient  # noqa: E402
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput  # noqa: E402
 
 pytestmark = pytest.mark.skipif(emulator.why_not() is not None, reason=str(emulator.why_not()))
 DTYPES = [torch.bfloat16, torch.float16]
-# x and weight: one window; odd sides, two images and two groups of columns, both ways; tiles that
-# end within rows, and several steps of channels.
+# x and weight: one window, and three groups of 64 columns; odd sides, two images, two steps of
+# channels forward, and back; several tiles, which end within rows.
 SHAPES = [
-    ((1, 64, 3, 3), (64, 64, 3, 3)),
+    ((1, 64, 3, 3), (192, 64, 3, 3)),
     ((2, 128, 7, 11), (64, 128, 3, 3)),
     ((2, 64, 13, 14), (128, 64, 3, 3)),
-    ((1, 192, 21, 20), (192, 192, 3, 3)),
+    ((1, 128, 21, 20), (64, 128, 3, 3)),
 ]
 NORMS = [
     {"act": 0},
@@ -193,3 +193,36 @@ def test_a_nan_reaches_the_windows_that_read_it():
     expected = torch.zeros(12, 13, dtype=torch.bool)
     expected[9:12, 10:13] = True
     assert torch.equal(grad_x[0].isnan(), expected.expand(64, -1, -1))
+
+
+def test_wrong_arguments_are_named():
+    x, weight = drawn((1, 64, 5, 6), torch.bfloat16, 0), drawn((64, 64, 3, 3), torch.bfloat16, 1)
+    call = Forward(x, weight, None, empty((1, 64, 3, 4), x.dtype))
+    odd = torch.zeros(x.numel() + 1, dtype=x.dtype)[1:].view(1, 5, 6, 64).permute(0, 3, 1, 2)
+    norm = Normalised(torch.zeros(1, 64), torch.ones(1, 64), None, None, 0, 0.2)
+    for other, message in [
+        ({"x": x.float()}, "x must be float16 or bfloat16, got float32"),
+        ({"x": odd}, "x must be aligned to 16 bytes"),
+        ({"weight": weight[:, :32]}, "weight must be of multiples of 64 channels"),
+        ({"weight": weight.half()}, "weight must be of dtype bfloat16, got float16"),
+        ({"y": empty((1, 64, 5, 6), x.dtype)}, "y must be of shape"),
+        ({"moments": torch.empty(1, 2, 3, 64)}, r"moments must be of shape \[1, 1, 3, 64\]"),
+        ({"bias": torch.zeros(64)}, "bias must be of dtype bfloat16, got float32"),
+        ({"norm": norm}, "padding must be 1 with a norm on load"),
+    ]:
+        with pytest.raises((RuntimeError, ValueError), match=message):
+            hopper.forward([call._replace(**other)], 0, 1, False)
+    with pytest.raises(RuntimeError, match="x must be of one or two calls, got 3"):
+        hopper.forward([call] * 3, 0, 1, False)
+    none = [[None]] * 5
+    for tile, message in [
+        ((128, 64, 192), "tile must be one that divides 64 channels and its chunk"),
+        ((256, 128, 256), "tile must be one that divides 64 channels and its chunk"),
+    ]:
+        with pytest.raises(RuntimeError, match=message):
+            hopper.ops.reflect_conv2d_hopper_fwd(
+                [x], [weight], *none, 0, 0.0, False, *tile, [call.y], [torch.empty(0)]
+            )
+    behind = NormGradient(x, norm.mean, norm.rstd, None, torch.zeros(1, 2, 64))
+    with pytest.raises(ValueError, match="applies no norm's backward"):
+        hopper.gradient_of_input([OfInput(call.y, None, weight, x, None, behind)], 0, 1)

@@ -311,6 +311,7 @@ def big_tiles() -> Iterator[None]:
         patch.setattr(reflect_pad2d, "ELEMENTS", 1 << 16)
         huge = reflect_conv2d.Tiles(1 << 10, 1 << 7, 1 << 7, 8, 1)
         patch.setattr(reflect_conv2d, "TILES", dict.fromkeys(reflect_conv2d.TILES, huge))
+        patch.setattr(reflect_conv2d, "GRADIENT_INNER", huge.inner)
         wide = rows.Tiles(rows.EACH, 1 << 7, 1 << 7, 8, 1, 1)
         patch.setattr(rows, "TILES", dict.fromkeys(rows.TILES, wide))
         patch.setattr(_triton_loss, "BLOCK", 1 << 14)

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,11 +32,15 @@ class Layer:
     options: dict[str, Any] = field(default_factory=dict)
     weight_layout: torch.memory_format | None = None
     alone: bool = False  # launch each call alone too, and compare every bit
+    centre: float = 0.3
 
     def drawn(self, seed: int, *shape: int, layout=None) -> Tensor:
         """Numbers that are off centre."""
+        return self._drawn(seed, shape, layout, 0.3)
+
+    def _drawn(self, seed: int, shape: Sequence[int], layout, centre: float) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        values = torch.randn(shape, generator=generator, dtype=torch.float64) + 0.3
+        values = torch.randn(shape, generator=generator, dtype=torch.float64) + centre
         return values.to(self.dtype).contiguous(memory_format=layout or self.layout)
 
     def operands(self, network: int) -> tuple[Tensor, Tensor]:
@@ -43,7 +48,7 @@ class Layer:
         weight = self.drawn(
             10 + network, *self.weight_shape, layout=self.weight_layout or self.layout
         )
-        return self.drawn(network, *self.shape), weight * (0.5 / fan**0.5)
+        return self._drawn(network, self.shape, None, self.centre), weight * (0.5 / fan**0.5)
 
     def result(self, x: Tensor, weight: Tensor) -> Tensor:
         like = self.linear(x.float(), weight.float())
@@ -56,12 +61,12 @@ class Layer:
             x, weight = self.operands(network)
             y = self.result(x, weight)
             offset = (self.drawn(20 + network, 1, channels, 1, 1).flatten() + shift) * bias
-            partial = None
+            left = None
             if moments:
                 cover = self._cover("moments_cover")
                 assert cover[0] <= 64
-                partial = torch.full((len(x), cover[0], 3, channels), torch.nan)
-            calls.append(Forward(x, weight, offset if bias else None, y, partial))
+                left = torch.full((len(x), cover[0], 3, channels), torch.nan)
+            calls.append(Forward(x, weight, offset if bias else None, y, left))
         arguments = (self.padding, self.stride, tanh)
         self._alone_and_together("forward", calls, arguments, ("y", "moments"))
         for call in calls:
@@ -100,33 +105,39 @@ class Layer:
                 check_sums(call.grad_x, call.norm)
         return calls
 
-    def check_gradient_of_weight(self, tanh=False, needs=(True, True), dtype=None):
-        calls = []
+    def check_gradient_of_weight(self, tanh=False, needs=(True, True), dtype=None, groups=1):
+        """Of several layers, if groups: each has its part of the images."""
+        calls, of_all = [], {"groups": groups} if groups > 1 else {}
         for network in range(2):
             x, weight = self.operands(network)
             made = self.result(x, weight)
             grad_y = self.drawn(30 + network, *made.shape)
             y = self.drawn(40 + network, *made.shape).sin() if tanh else None
-            grad_weight = nan_like(weight, dtype or self.dtype, self.weight_layout or self.layout)
-            grad_bias = torch.full((made.shape[1],), torch.nan, dtype=dtype or self.dtype)
-            size = self.module.workspace(made.shape, weight.shape)
-            wanted = (
-                g if need else None for g, need in zip((grad_weight, grad_bias), needs, strict=True)
-            )
-            calls.append(OfWeight(grad_y, y, x, *wanted, torch.full((size,), torch.nan)))
+            layout = self.weight_layout or self.layout
+            layers = [
+                nan_like(weight, dtype or self.dtype, layout),
+                torch.full((made.shape[1],), torch.nan, dtype=dtype or self.dtype),
+            ]
+            if groups > 1:
+                layers = [one_behind_another(layer, groups) for layer in layers]
+            size = self.module.workspace(made.shape, weight.shape, **of_all)
+            wanted = (g if need else None for g, need in zip(layers, needs, strict=True))
+            work = torch.full((size,), torch.nan)
+            calls.append(OfWeight(grad_y, y, x, *wanted, work, **of_all))
         arguments = (self.padding, self.stride)
         names = ("grad_weight", "grad_bias")
         self._alone_and_together("gradient_of_weight", calls, arguments, names)
         for call, network in zip(calls, range(2), strict=True):
             weight = self.operands(network)[1]
-            truth, eager = (
-                self._gradients(call.grad_y, call.y, call.x, weight, wide)[1:]
-                for wide in (torch.float64, torch.float32)
-            )
-            for name, k in zip(names, range(2), strict=True):
-                ours = getattr(call, name)
-                if ours is not None:
-                    assert_within_budget(ours, eager[k].to(ours.dtype), truth[k], name)
+            for one in map(partial(layer_of, call), range(groups)):
+                truth, eager = (
+                    self._gradients(one.grad_y, one.y, one.x, weight, wide)[1:]
+                    for wide in (torch.float64, torch.float32)
+                )
+                for k, name in enumerate(names):
+                    ours = getattr(one, name)
+                    if ours is not None:
+                        assert_within_budget(ours, eager[k].to(ours.dtype), truth[k], name)
         return calls
 
     def _alone_and_together(self, function: str, calls, arguments, written) -> None:
@@ -148,7 +159,11 @@ class Layer:
         """Of input, weight and bias; x is read for the weight's alone."""
         x = x.detach().to(wide).nan_to_num().requires_grad_()
         weight = weight.detach().to(wide).requires_grad_()
-        grad = grad_y.to(wide) if y is None else grad_y.to(wide) * (1 - y.to(wide) ** 2)
+        grad = grad_y.to(wide)
+        if y is not None:
+            grad = grad * (1 - y.to(wide) ** 2)
+            # Eager's own is of its dtype before it comes to a product, and so is ours.
+            grad = grad if wide == torch.float64 else grad.to(self.dtype).to(wide)
         made = torch.autograd.grad(self.linear(x, weight), (x, weight), grad)
         return *made, grad.sum((0, 2, 3))
 
@@ -187,28 +202,46 @@ def _found(call, name: str) -> Tensor | None:
     return call
 
 
+def one_behind_another(x: Tensor, count: int) -> Tensor:
+    """Memory of several tensors like one, whose elements nobody has written."""
+    memory = torch.full((count * x.numel(),), torch.nan, dtype=x.dtype)
+    return memory.as_strided((count, *x.shape), (x.numel(), *x.stride()))
+
+
+def layer_of(call: OfWeight, k: int) -> OfWeight:
+    """One layer's part of a call of several: views, and no workspace."""
+    if call.groups == 1:
+        return call
+    parts = (None if t is None else t.chunk(call.groups)[k] for t in call[:3])
+    written = (None if t is None else t[k] for t in (call.grad_weight, call.grad_bias))
+    return OfWeight(*parts, *written, call.workspace[:0])
+
+
 def nan_like(x: Tensor, dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
     """Memory in which an element that nobody writes is seen."""
     return torch.full(x.shape, torch.nan, dtype=dtype).contiguous(memory_format=layout)
 
 
-def check_moments(y: Tensor, partial: Tensor, each: int, pitch: int) -> None:
+def check_moments(y: Tensor, moments: Tensor, each: int, pitch: int) -> None:
     """Each chunk's pixel, mean and sum of squares against those of its own pixels."""
     n, channels, height, width = y.shape
     row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     chunk = (row * pitch + column).flatten() // each
-    assert chunk.max() == partial.shape[1] - 1
+    assert chunk.max() < moments.shape[1]
     pixels = y.double().flatten(2)
-    for k in range(partial.shape[1]):
+    for k in range(moments.shape[1]):
         part = pixels[:, :, chunk == k]
-        origin, mean = partial[:, k, 0].double(), part.mean(2)
+        if not part.shape[2]:  # positions beyond the width alone
+            assert not moments[:, k].any()
+            continue
+        origin, mean = moments[:, k, 0].double(), part.mean(2)
         assert (part == origin[..., None]).any(2).all()
         near = 2e-6 * (part.max() - part.min()).item()
-        ours = origin + partial[:, k, 1].double()
+        ours = origin + moments[:, k, 1].double()
         torch.testing.assert_close(ours, mean, rtol=0, atol=near)
         m2 = (part - mean[..., None]).square().sum(2)
         near = 1e-5 * m2.max().item()
-        torch.testing.assert_close(partial[:, k, 2].double(), m2, rtol=0, atol=near)
+        torch.testing.assert_close(moments[:, k, 2].double(), m2, rtol=0, atol=near)
 
 
 def check_sums(grad_x: Tensor, norm: NormOfInput) -> None:

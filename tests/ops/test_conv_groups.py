@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 import torch
 from on_load_case import layer
-from test_conv_on_load import BF16, DOWN, F16, F32, FIRST, LAST, small_tiles
+from test_conv_on_load import BF16, DOWN, F16, F32, small_tiles
 
 from cyclegan_fast.ops import _triton
 from cyclegan_fast.ops.reflect_conv2d import triton_implicit, triton_transposed
@@ -18,6 +18,7 @@ pytestmark = [
     pytest.mark.skipif(not _triton.INTERPRETED, reason="on a GPU real sizes are cut otherwise"),
     pytest.mark.usefixtures(small_tiles.__name__),
 ]
+LAST, FIRST = torch.channels_last, torch.contiguous_format
 # Of several images a layer, so that where a layer begins shows.
 TRUNK = ("reflect", (6, 3, 4, 5), (17, 3, 2, 2), 1, 1)
 DOWN = ("zeros", (4, *DOWN[1][1:]), *DOWN[2:])
@@ -31,7 +32,8 @@ NORMS = {"before": {"affine": True}, "behind": {"affine": True}}
     [
         (TRUNK, 3, F32, LAST, {}),
         (TRUNK, 2, BF16, LAST, NORMS | {"dtype": F32}),
-        (DOWN, 2, F16, FIRST, NORMS),
+        (DOWN, 2, F16, LAST, NORMS),
+        (DOWN, 2, F16, FIRST, {}),
         (DOWN, 4, F32, LAST, {"needs": (False, True), "behind": {"affine": True}}),
         (UP, 2, F32, LAST, NORMS),
         (UP, 4, BF16, LAST, {"needs": (True, False)}),

@@ -6,27 +6,18 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from numerics import assert_within_budget
-from rows_case import (
-    check_input,
-    check_moments,
-    check_sums,
-    check_weight,
-    forward_call,
-    input_call,
-    layer_of,
-    operands,
-    weight_call,
-)
+from conv_raw import Layer, layer_of
 
 from cyclegan_fast.ops import _triton
 from cyclegan_fast.ops.reflect_conv2d import triton_rows as rows
 from cyclegan_fast.ops.reflect_conv2d import triton_rows_tiles as cut
+from cyclegan_fast.ops.reflect_conv2d.calls import Forward
 
 pytestmark = pytest.mark.skipif(
     not _triton.INTERPRETED, reason="on a GPU the real sizes are cut into real tiles"
 )
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+LAST = torch.channels_last
+F32, BF16, F16 = DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 # x and weight: odd sizes, channels off the block; a tile without a pixel; one pixel; one tap.
 SHAPES = [
     ((2, 32, 6, 7), (48, 32, 3, 2)),
@@ -35,7 +26,7 @@ SHAPES = [
     ((3, 48, 3, 5), (16, 48, 1, 1)),
 ]
 CASES = [(*SHAPES[0], dtype) for dtype in DTYPES]
-CASES += [(*shapes, torch.bfloat16) for shapes in SHAPES[1:]]
+CASES += [(*shapes, BF16) for shapes in SHAPES[1:]]
 TWO = ((2, 32, 5, 6), (16, 32, 2, 2))
 
 
@@ -56,53 +47,38 @@ def form(request, monkeypatch):
     return request.param
 
 
+def layer(shape, weight_shape, dtype, **others) -> Layer:
+    return Layer(rows, F.conv2d, shape, weight_shape, 0, 1, dtype, LAST, **others)
+
+
 @pytest.mark.parametrize(("shape", "weight_shape", "dtype"), CASES, ids=str)
 def test_forward(shape, weight_shape, dtype, form):
-    for tanh, with_bias in [(False, False), (True, True)]:
-        call = forward_call(shape, weight_shape, dtype, with_bias=with_bias)
-        rows.forward([call], 0, 1, tanh)
-        results = []
-        for wide in (dtype, torch.float64):
-            bias = None if call.bias is None else call.bias.to(wide)
-            y = F.conv2d(call.x.to(wide), call.weight.to(wide), bias)
-            results.append(y.tanh() if tanh else y)
-        assert_within_budget(call.y, *results, "y")
-        check_moments(call)
+    tested = layer(shape, weight_shape, dtype)
+    tested.check_forward(moments=True)
+    tested.check_forward(bias=True, tanh=True, moments=True)
 
 
 def test_moments_far_from_zero():
-    call = forward_call((1, 16, 8, 9), (16, 16, 3, 3), torch.float32)
-    call.bias.fill_(1000.0)
-    rows.forward([call], 0, 1, False)
-    check_moments(call)
+    layer((1, 16, 8, 9), (16, 16, 3, 3), F32).check_forward(bias=True, moments=True, shift=1000.0)
 
 
-def test_two_forward_calls_are_each_alone(form):
-    dtype = torch.bfloat16
-    for with_bias, with_moments in [(True, True), (False, False)]:
-        options = {"with_bias": with_bias, "with_moments": with_moments}
-        together = [forward_call(*TWO, dtype, seed, **options) for seed in (0, 5)]
-        alone = [forward_call(*TWO, dtype, seed, **options) for seed in (0, 5)]
-        rows.forward(together, 0, 1, False)
-        for ours, one in zip(together, alone, strict=True):
-            rows.forward([one], 0, 1, False)
-            assert torch.equal(ours.y, one.y)
-            if with_moments:
-                assert torch.equal(ours.moments, one.moments)
+def test_two_calls_are_each_alone(form):
+    tested = layer(*TWO, BF16, alone=True)
+    tested.check_forward()
+    tested.check_forward(bias=True, moments=True)
+    tested.check_gradient_of_weight()
+    tested.check_gradient_of_weight(tanh=True)
 
 
 @pytest.mark.parametrize(("shape", "weight_shape", "dtype"), CASES, ids=str)
 def test_gradient_of_weight(shape, weight_shape, dtype, form):
-    for asked, wide, tanh in [((True, False), True, False), ((True, True), False, True)]:
-        call = weight_call(shape, weight_shape, dtype, asked=asked, wide=wide, tanh=tanh)
-        rows.gradient_of_weight([call], 0, 1)
-        check_weight(call, weight_shape)
+    tested = layer(shape, weight_shape, dtype)
+    tested.check_gradient_of_weight(needs=(True, False), dtype=F32)
+    tested.check_gradient_of_weight(tanh=True)
 
 
 def test_gradient_of_bias_alone():
-    call = weight_call(*TWO, torch.float32, asked=(False, True))
-    rows.gradient_of_weight([call], 0, 1)
-    check_weight(call, TWO[1])
+    layer(*TWO, F32).check_gradient_of_weight(needs=(False, True))
 
 
 @pytest.mark.parametrize("inner", [16, 64])
@@ -112,112 +88,73 @@ def test_blocks_of_pixels(inner, form, monkeypatch):
     heights = []
     for shape in [(3, 16, 5, 18), (5, 16, 9, 6)]:
         weight_shape = (16, 16, 3, 3)
-        call = weight_call(shape, weight_shape, torch.float32)
-        split = cut.split(call.grad_y.shape, weight_shape, small)
+        calls = layer(shape, weight_shape, F32).check_gradient_of_weight()
+        split = cut.split(calls[0].grad_y.shape, weight_shape, small)
         assert split.splits > 1
         heights.append(split.height)
-        rows.gradient_of_weight([call], 0, 1)
-        check_weight(call, weight_shape)
     assert heights == ([1, 4] if inner == 16 else [4, 8])
-
-
-def test_two_weight_calls_are_each_alone(form):
-    dtype = torch.bfloat16
-    for tanh in (False, True):
-        together = [weight_call(*TWO, dtype, seed, tanh=tanh) for seed in (0, 5)]
-        alone = [weight_call(*TWO, dtype, seed, tanh=tanh) for seed in (0, 5)]
-        rows.gradient_of_weight(together, 0, 1)
-        for ours, one in zip(together, alone, strict=True):
-            rows.gradient_of_weight([one], 0, 1)
-            assert torch.equal(ours.grad_weight, one.grad_weight)
-            assert torch.equal(ours.grad_bias, one.grad_bias)
 
 
 @pytest.mark.parametrize("splits", [1, 2])
 @pytest.mark.parametrize(("groups", "tanh"), [(1, False), (2, True), (3, False)])
 def test_groups_are_each_alone(groups, tanh, splits, form, monkeypatch):
     """In one launch where there is one split; the second split has fewer blocks than the first."""
-    dtype, shape, weight_shape = torch.bfloat16, (3 * groups, 48, 5, 6), (16, 48, 2, 1)
+    shape, weight_shape = (3 * groups, 48, 5, 6), (16, 48, 2, 1)
     parts = 2 * 3  # of the weight of a layer, each a program
     monkeypatch.setattr(cut, "PROGRAMS", splits * parts * groups)
-    options = {"tanh": tanh, "groups": groups, "wide": not tanh}
-    calls = [weight_call(shape, weight_shape, dtype, seed, **options) for seed in (0, 5)]
+    launched, add_splits = [], rows.add_splits
+    monkeypatch.setattr(rows, "add_splits", lambda *a: (launched.append(a), add_splits(*a)))
+    dtype = BF16 if tanh else F32
+    calls = layer(shape, weight_shape, BF16).check_gradient_of_weight(
+        tanh=tanh, groups=groups, dtype=dtype
+    )
+    assert len(launched) == (splits > 1)
     out_shape = calls[0].grad_y.shape
     assert rows.weight_launches(out_shape, weight_shape, groups) == splits
     elements = 16 * (48 * 2 + 1) * groups * splits * (splits > 1)
     assert rows.workspace(out_shape, weight_shape, groups) == elements
-    launched = []
-    add_splits = rows.add_splits
-    monkeypatch.setattr(rows, "add_splits", lambda *a: (launched.append(a), add_splits(*a)))
-    rows.gradient_of_weight(calls, 0, 1)
-    assert len(launched) == (splits > 1)
     monkeypatch.setattr(cut, "PROGRAMS", splits * parts)
     for call in calls:
-        for k in range(groups):
-            one = layer_of(call, k)
-            rows.gradient_of_weight([one], 0, 1)
-            check_weight(one, weight_shape)
-            assert torch.equal(call.grad_weight.view(groups, *weight_shape)[k], one.grad_weight)
-            assert torch.equal(call.grad_bias.view(groups, -1)[k], one.grad_bias)
+        for one in (layer_of(call, k) for k in range(groups)):
+            work = torch.empty(rows.workspace(one.grad_y.shape, weight_shape))
+            alone = one._replace(
+                grad_weight=torch.empty_like(one.grad_weight),
+                grad_bias=torch.empty_like(one.grad_bias),
+                workspace=work,
+            )
+            rows.gradient_of_weight([alone], 0, 1)
+            assert torch.equal(alone.grad_weight, one.grad_weight)
+            assert torch.equal(alone.grad_bias, one.grad_bias)
 
 
-@pytest.mark.parametrize("asked", [(True, False), (False, True)], ids=["weight", "bias"])
-@pytest.mark.parametrize(("dtype", "centre"), [(torch.float32, 1000.0), (torch.float16, 0.5)])
-def test_groups_of_either_gradient(dtype, centre, asked):
-    """Without splits and, of the bias alone, with them; of one pixel; of other splits each."""
-    weight_shape = (16, 32, 2, 3)
-    for shape in [(3, 32, 2, 3), (9, 32, 6, 5)]:
-        call = weight_call(shape, weight_shape, dtype, centre=centre, groups=3)
-        rows.gradient_of_weight([call], 0, 1)
-        part = call._replace(
-            grad_weight=torch.empty_like(call.grad_weight) if asked[0] else None,
-            grad_bias=torch.empty_like(call.grad_bias) if asked[1] else None,
-        )
-        rows.gradient_of_weight([part], 0, 1)
-        for k in range(3):
-            one = layer_of(call, k)
-            one.grad_weight.copy_(call.grad_weight[k])
-            one.grad_bias.copy_(call.grad_bias[k])
-            check_weight(one, weight_shape)
-        for name in ("grad_weight", "grad_bias"):
-            if getattr(part, name) is not None:
-                assert torch.equal(getattr(part, name), getattr(call, name))
+@pytest.mark.parametrize("needs", [(True, False), (False, True)], ids=["weight", "bias"])
+def test_groups_of_either_gradient(needs):
+    """Without splits and, of the bias alone, with them; of one pixel; 1000 away from zero."""
+    for n, *sides in [(3, 2, 3), (9, 6, 5)]:
+        for dtype, centre in [(F32, 1000.0), (F16, 0.3)]:
+            tested = layer((n, 32, *sides), (16, 32, 2, 3), dtype, centre=centre)
+            tested.check_gradient_of_weight(needs=needs, groups=3)
 
 
 def test_groups_have_as_many_images_each():
-    call = weight_call(*TWO, torch.float32)._replace(groups=3)
+    (call, _) = layer(*TWO, F32).check_gradient_of_weight()
     with pytest.raises(ValueError, match="2 images for 3 groups"):
-        rows.gradient_of_weight([call], 0, 1)
+        rows.gradient_of_weight([call._replace(groups=3)], 0, 1)
 
 
 @pytest.mark.parametrize(("shape", "weight_shape", "dtype"), CASES, ids=str)
 def test_gradient_of_input(shape, weight_shape, dtype):
-    for tanh in (False, True):
-        call = input_call(shape, weight_shape, dtype, tanh=tanh)
-        rows.gradient_of_input([call], 0, 1)
-        check_input(call)
+    tested = layer(shape, weight_shape, dtype, alone=shape == SHAPES[0][0])
+    tested.check_gradient_of_input()
+    tested.check_gradient_of_input(tanh=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
-@pytest.mark.parametrize("norm", [(1, 1, False), (2, 2, True), (0, 0, True)], ids=str)
-def test_sums(norm, dtype):
-    call = input_call((2, 32, 8, 7), (16, 32, 3, 2), dtype, norm=norm)
-    rows.gradient_of_input([call], 0, 1)
-    check_input(call)
-    check_sums(call)
-
-
-@pytest.mark.parametrize("norm", [None, (1, 1, True), (2, 1, False)], ids=str)
-def test_two_input_calls_are_each_alone(norm):
-    options = {"tanh": norm is None, "norm": norm}
-    together = [input_call(*TWO, torch.bfloat16, seed, **options) for seed in (0, 9)]
-    alone = [input_call(*TWO, torch.bfloat16, seed, **options) for seed in (0, 9)]
-    rows.gradient_of_input(together, 0, 1)
-    for ours, one in zip(together, alone, strict=True):
-        rows.gradient_of_input([one], 0, 1)
-        assert torch.equal(ours.grad_x, one.grad_x)
-        if norm is not None:
-            assert torch.equal(ours.norm.partial, one.norm.partial)
+@pytest.mark.parametrize(("act", "pad", "full"), [(1, 1, False), (2, 2, True), (0, 0, True)])
+def test_sums(act, pad, full, dtype):
+    tested = layer((2, 32, 8, 7), (16, 32, 3, 2), dtype, alone=dtype == BF16)
+    norm = {"act": act, "pad": pad, "affine": full, "skip": full}
+    tested.check_gradient_of_input(norm=norm)
 
 
 def test_real_tiles_and_chunks(monkeypatch):
@@ -238,7 +175,8 @@ def test_real_tiles_and_chunks(monkeypatch):
 
 
 def test_what_is_refused():
-    x, weight, _ = operands(*TWO, torch.float32)
+    tested = layer(*TWO, F32)
+    x, weight = tested.operands(0)
     assert rows.why_not(x, weight, 0, 1) is None
     for arguments, reason in [
         ((x, weight, 1, 1), "padded already"),
@@ -250,10 +188,9 @@ def test_what_is_refused():
         ((x, weight.contiguous(), 0, 1), "channels_last"),
     ]:
         assert reason in rows.why_not(*arguments)
-    far = torch.empty(1, 16, 2**15, 2**15, device="meta", memory_format=torch.channels_last)
+    far = torch.empty(1, 16, 2**15, 2**15, device="meta", memory_format=LAST)
     assert "1073741824 pixels" in rows.why_not(far, weight, 0, 1)
-    call = forward_call(*TWO, torch.float32)
-    call = call._replace(moments=call.moments[:, 1:])
+    call = Forward(x, weight, None, tested.result(x, weight), torch.empty(2, 1, 3, 16))
     with pytest.raises(ValueError, match="moments must have 2 chunks, got 1"):
         rows.forward([call], 0, 1, False)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from cyclegan_fast.ops import _triton
 from cyclegan_fast.ops.reflect_conv2d import triton_implicit_tiles as cut
 from cyclegan_fast.ops.reflect_conv2d import triton_operands as operands
-from cyclegan_fast.ops.reflect_conv2d.beside_norm import NormOfInput
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import NormGradient, NormOfInput
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
 from cyclegan_fast.ops.reflect_conv2d.triton_beside import left
 from cyclegan_fast.ops.reflect_conv2d.triton_bwd import reflect_conv2d_bwd_kernel
@@ -155,7 +155,7 @@ def convolve(
             TANH=tanh,
             BLOCK_P=block_p,
             BLOCK_O=block_o,
-            BLOCK_C=min(tiles.inner, cut.side_of(x.shape[1])),
+            BLOCK_C=cut.inner_of(tiles, x.shape[1], isinstance(loads[0], NormGradient)),
         )
 
 
@@ -210,7 +210,7 @@ def gather(
             BLOCK_H=block_h,
             BLOCK_W=block_w,
             BLOCK_C=block_c,
-            BLOCK_O=min(tiles.inner, cut.side_of(grad_y.shape[1])),
+            BLOCK_O=cut.inner_of(tiles, grad_y.shape[1], isinstance(loads[0], NormGradient)),
         )
 
 

@@ -32,6 +32,9 @@ TILES = {
     (4, True): Tiles(64, 32, 32, 4, 1),
     (4, False): Tiles(64, 32, 32, 4, 1),
 }
+# Of what is summed over, where a norm's backward is applied on load: it has two images to load and
+# four numbers a channel to keep (64 on sm_80: 255 registers, and Triton 3.6 spills).
+GRADIENT_INNER = 32
 LEAST = 16  # tl.dot's smallest side
 TILE_WIDTH = 16  # pixels side by side in a tile of backward, if the image has as many
 # Wanted of the weight's gradient. A split more is that many float32 sums more to write and to read;
@@ -43,6 +46,11 @@ MOST_CHUNKS = 64  # of an image, all of which each program of a norm reads
 def tiles_of(x: Tensor) -> Tiles:
     """Return the tiles for x's dtype and layout."""
     return TILES[x.element_size(), _triton.is_channels_last(x)]
+
+
+def inner_of(tiles: Tiles, channels: int, gradient: bool) -> int:
+    """Return the channels that a step adds up; gradient: of a norm's backward applied on load."""
+    return min(tiles.inner, side_of(channels), GRADIENT_INNER if gradient else tiles.inner)
 
 
 def side_of(n: int) -> int:

@@ -15,7 +15,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cyclegan_fast.ops import _triton
 from cyclegan_fast.ops._triton import of_call
 from cyclegan_fast.ops.instance_norm_act.triton_fwd import activated
 from cyclegan_fast.ops.reflect_conv2d.beside_norm import Normalised, NormGradient
@@ -83,14 +82,23 @@ def _check(image: Tensor, norm: Normalised | NormGradient, act: Tensor | None, g
                 f"reflect_conv2d: {name} of the norm applied on load must be float32 "
                 f"{list(wanted)}, dense, got {value.dtype} {list(value.shape)}"
             )
+    # In the other layout offsets take registers that this needs: the weight's gradient would spill.
+    if not _channels_last(image):
+        raise ValueError(
+            "reflect_conv2d: a norm is applied on load to images in channels_last alone, got "
+            f"strides {image.stride()}: use .contiguous(memory_format=torch.channels_last)"
+        )
     if isinstance(norm, NormGradient):
         x = norm.x
-        alike = x.shape == image.shape and x.dtype == image.dtype
-        if not alike or _triton.is_channels_last(x) != _triton.is_channels_last(image):
+        if x.shape != image.shape or x.dtype != image.dtype or not _channels_last(x):
             raise ValueError(
                 f"reflect_conv2d: the norm's x must have grad_y's sizes, dtype and layout, got "
                 f"{x.dtype} {list(x.shape)} beside {image.dtype} {list(image.shape)}"
             )
+
+
+def _channels_last(image: Tensor) -> bool:
+    return image.is_contiguous(memory_format=torch.channels_last)
 
 
 @triton.jit

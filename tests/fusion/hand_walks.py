@@ -34,10 +34,21 @@ class Affine(nn.Module):
         return self.tanh(self.up(self.sigmoid(self.same(z))))
 
 
+def affine_resnet() -> nn.Module:
+    """A generator whose norms have parameters."""
+    net = models.ResnetGenerator(3, 3, 4, "instance", False, 2)
+    for module in list(net.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.InstanceNorm2d):
+                setattr(module, name, nn.InstanceNorm2d(child.num_features, affine=True))
+    return net
+
+
 def network(kind: str) -> nn.Module:
     torch.manual_seed(3)
     net = {
         "resnet": lambda: models.ResnetGenerator(3, 3, 4, "instance", False, 2),
+        "affine resnet": affine_resnet,
         "zero padding": lambda: models.ResnetGenerator(3, 3, 4, "instance", False, 2, "zero"),
         "patch": lambda: models.NLayerDiscriminator(3, 4, 2),
         "pixel": lambda: models.PixelDiscriminator(3, 4),

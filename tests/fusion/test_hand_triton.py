@@ -30,18 +30,22 @@ from hand_walks import FORMATS, by_autograd, pictures, prepared, walk_of  # noqa
 pytestmark = pytest.mark.skipif(not _triton.INTERPRETED, reason="interpreted, on the CPU")
 
 
-@pytest.fixture(autouse=True, params=[False, True], ids=["norms apart", "norms on load"])
+@pytest.fixture(autouse=True)
 def on_load(request):
-    """All convolutions, those with zeros around the image and the transposed ones too."""
+    """All convolutions, those with zeros around the image and the transposed ones too.
+
+    Without the norms beside them, unless a test's parameter says so.
+    """
+    loads = getattr(request, "param", False)
 
     def first_that_serves(layer, direction):
         if direction == ON_LOAD:
-            return "implicit" if request.param else None
+            return "implicit" if loads else None
         names = table.TRITON if layer.kind == "reflect" else ("implicit",)
         return next(name for name in names if table.why_not(name, layer) is None)
 
     with table.choosing(first_that_serves), interpreter.big_tiles():
-        yield request.param
+        yield loads
 
 
 class Done:
@@ -90,7 +94,15 @@ def passed(net, x, **how):
 
 
 @pytest.mark.parametrize(
-    ("kind", "again"), [("resnet", False), ("zero padding", True), ("patch", False)]
+    ("kind", "again", "on_load"),
+    [
+        ("resnet", False, False),
+        ("zero padding", True, False),
+        ("patch", False, False),
+        ("affine resnet", False, True),
+        ("patch", False, True),
+    ],
+    indirect=["on_load"],
 )
 def test_all_that_a_network_gives(kind, again, on_load, monkeypatch):
     plain, net = (n.float() for n in prepared(kind, FORMATS[1]))
@@ -122,7 +134,7 @@ def test_all_that_a_network_gives(kind, again, on_load, monkeypatch):
         if kind == "patch":  # no residual: nothing of a norm is written
             assert not done.names["finish", 1] and not done.names["bwd_finish", 1]
     # Of the blocks' two convolutions each; those that forward is run again for come one by one.
-    assert done.names["gradient_of_weight of 2", 1] == (2 if kind == "resnet" else 0)
+    assert done.names["gradient_of_weight of 2", 1] == (2 if "resnet" in kind else 0)
 
 
 class Mixed(nn.Module):
@@ -172,6 +184,7 @@ def test_layers_of_other_networks(up, last):
             torch.testing.assert_close(found[name].double(), value, rtol=0, atol=bound, msg=name)
 
 
+@pytest.mark.parametrize("on_load", [True], indirect=True, ids=["norms on load"])
 def test_two_networks_share_every_launch(monkeypatch):
     nets = []
     for seed in (1, 2):

@@ -7,8 +7,8 @@ from collections import defaultdict
 from typing import Any, NamedTuple
 
 from cyclegan_fast.fusion.neighbours import Neighbours
-from cyclegan_fast.fusion.steps import ConvStep, Plan
-from cyclegan_fast.fusion.walk import Modules
+from cyclegan_fast.fusion.steps import ConvStep, NormStep, Plan
+from cyclegan_fast.fusion.walk import Modules, parameter
 
 
 class Row(NamedTuple):
@@ -37,10 +37,10 @@ def rows(plan: Plan, modules: Modules, neighbours: Neighbours) -> dict[int, Row]
             before, behind = neighbours.norm_before[i], neighbours.norm_behind[i]
             norm = neighbours.norm(before)
             loaded = neighbours.need_not_write(before)
-            options = norm.act, norm.negative_slope, norm.weight is None, norm.bias is None
+            options = norm.act, norm.negative_slope, _affine(norm, modules)
             masked = neighbours.need_not_write_gradient(behind)
-            affine = neighbours.norm(behind).weight is not None
-            what = _layer(step, modules), norm.pad, loaded and options, masked and (affine,)
+            affine = _affine(neighbours.norm(behind), modules)
+            what = _layer(step, modules), norm.pad, loaded and options, masked and affine
             groups[what].append(i)
     return {
         i: Row(alike[0], row, len(alike))
@@ -48,6 +48,11 @@ def rows(plan: Plan, modules: Modules, neighbours: Neighbours) -> dict[int, Row]
         if len(alike) > 1
         for row, i in enumerate(alike)
     }
+
+
+def _affine(norm: NormStep, modules: Modules) -> tuple[bool, ...]:
+    paths = norm.weight, norm.bias
+    return tuple(path is not None and parameter(modules, path) is not None for path in paths)
 
 
 def _layer(step: ConvStep, modules: Modules) -> Any:

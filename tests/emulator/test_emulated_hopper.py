@@ -16,9 +16,12 @@ from torch import Tensor
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "ops"), str(HERE.parent / "csrc")]
 import emulator  # noqa: E402
-from conv_raw import Layer  # noqa: E402
+from conv_raw import (  # noqa: E402
+    Layer,  # noqa: E402
+    drawn,
+    empty,
+)
 from fenced import Fences  # noqa: E402
-from rows_case import drawn, empty  # noqa: E402
 
 from cyclegan_fast.ops.reflect_conv2d import cuda_hopper as hopper  # noqa: E402
 from cyclegan_fast.ops.reflect_conv2d.beside_norm import Normalised, NormGradient  # noqa: E402

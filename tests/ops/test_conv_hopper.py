@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from rows_case import operands
+from conv_case import operands
 
 from cyclegan_fast import _extension
 from cyclegan_fast.ops.reflect_conv2d import cuda_hopper as hopper
@@ -23,7 +23,8 @@ def here(monkeypatch):
 
 
 def layer(**other):
-    x, weight, _ = operands((1, 64, 5, 6), (64, 64, 3, 3), torch.bfloat16)
+    sizes = (1, 64, 5, 6), (64, 64, 3, 3)
+    x, weight, _ = operands(*sizes, torch.bfloat16, "cpu", torch.channels_last)
     return Layer(x, weight, **other)
 
 

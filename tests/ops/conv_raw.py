@@ -39,7 +39,8 @@ class Layer:
         return self._drawn(seed, shape, layout, 0.3)
 
     def _drawn(self, seed: int, shape: Sequence[int], layout, centre: float) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
+        # On the device that is the default: of GPU tests the GPU.
+        generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
         values = torch.randn(shape, generator=generator, dtype=torch.float64) + centre
         return values.to(self.dtype).contiguous(memory_format=layout or self.layout)
 

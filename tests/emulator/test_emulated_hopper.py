@@ -18,7 +18,6 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "ops"), str(HERE.parent / "csrc")]
 import emulator  # noqa: E402
 from conv_raw import Layer  # noqa: E402
 from fenced import Fences  # noqa: E402
-from rows_case import drawn, empty  # noqa: E402
 
 from cyclegan_fast.ops.reflect_conv2d import cuda_hopper as hopper  # noqa: E402
 from cyclegan_fast.ops.reflect_conv2d.beside_norm import Normalised, NormGradient  # noqa: E402
@@ -57,6 +56,16 @@ def positions(request, monkeypatch):
     monkeypatch.setattr(hopper, "PROGRAMS", 0 if request.param == 256 else 10**6)
     monkeypatch.setattr(hopper, "MOST_CHUNKS", 2)
     return request.param
+
+
+def drawn(shape, dtype, seed, scale=1.0, centre=0.0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64) * scale + centre
+    return x.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def empty(shape, dtype):
+    return torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)
 
 
 def layer(shape, weight_shape, dtype=torch.bfloat16, alone=False):

@@ -11,6 +11,7 @@ from torch import nn
 from cyclegan_fast.fusion.accelerate import PlannedForward
 from cyclegan_fast.fusion.hand_steps import why_not
 from cyclegan_fast.fusion.modules import installed
+from cyclegan_fast.fusion.neighbours import Neighbours
 from cyclegan_fast.fusion.steps import ConvStep, NormStep, PadStep, Plan
 from cyclegan_fast.fusion.survey import Part, survey
 
@@ -179,8 +180,12 @@ def _walk(net: nn.Module, parts: list[Part]) -> list[str]:
     if plan is None or weight is None:
         return []
     reason = why_not(plan, dict(net.named_modules()), weight.device, weight.dtype)
-    told = "walks it by hand, forward and backward" if reason is None else "needs autograd for it"
-    return [f"a step of training {told}{'' if reason is None else f': {reason}'}"]
+    if reason is not None:
+        return [f"a step of training needs autograd for it: {reason}"]
+    lines = ["a step of training walks it by hand, forward and backward"]
+    if Neighbours(plan).entry is not None:
+        lines.append("there the picture is padded where it is copied in, if the library serves")
+    return lines
 
 
 def _calls(planned: list[PlannedForward]) -> list[str]:

@@ -95,9 +95,11 @@ def library(name: str, sources: dict[Path, tuple[str, ...]], sanitize: bool) -> 
     headers = sorted(path for root in (CSRC, HERE) for path in root.rglob("*.*h"))
     # Not where the sources are, but what they say: a mutant shares what it does not change.
     flags_text = " ".join(common).replace(str(CSRC), "csrc")
-    basis = [flags_text, torch.__version__, *(path.read_text() for path in headers)]
 
     def unit(source: Path) -> Path:
+        # Only sources of that name include headers of that name.
+        seen = [path for path in headers if "hopper" not in path.stem or "hopper" in source.stem]
+        basis = [flags_text, torch.__version__, *(path.read_text() for path in seen)]
         name = f"{source.stem}-{_digest(*basis, *sources[source], source.read_text())}.o"
         command = [*common, *sources[source], "-c", str(source)]
         return _made(name, command)

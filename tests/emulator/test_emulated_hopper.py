@@ -16,11 +16,7 @@ from torch import Tensor
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "ops"), str(HERE.parent / "csrc")]
 import emulator  # noqa: E402
-from conv_raw import (  # noqa: E402
-    Layer,  # noqa: E402
-    drawn,
-    empty,
-)
+from conv_raw import Layer  # noqa: E402
 from fenced import Fences  # noqa: E402
 
 from cyclegan_fast.ops.reflect_conv2d import cuda_hopper as hopper  # noqa: E402
@@ -62,21 +58,64 @@ def positions(request, monkeypatch):
     return request.param
 
 
+def drawn(shape, dtype, seed, scale=1.0, centre=0.0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64) * scale + centre
+    return x.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def empty(shape, dtype):
+    return torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)
+
+
 def layer(shape, weight_shape, dtype=torch.bfloat16, alone=False):
     """Two calls at once, each within the budget; and the same bits alone."""
     layout = torch.channels_last
     return Layer(hopper, F.conv2d, shape, weight_shape, 0, 1, dtype, layout, alone=alone)
 
 
-@pytest.mark.parametrize(("shape", "weight_shape"), SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_forward(shape, weight_shape, dtype, positions):
-    layer(shape, weight_shape, dtype).check_forward(bias=True, moments=True)
+def test_a_nan_reaches_the_windows_that_read_it():
+    x, weight = drawn((1, 64, 12, 13), torch.bfloat16, 0), drawn((64, 64, 3, 3), torch.bfloat16, 1)
+    x[0, 5, 4, 6] = torch.nan
+    y = empty((1, 64, 10, 11), x.dtype)
+    hopper.forward([Forward(x, weight, None, y)], 0, 1, False)
+    expected = torch.zeros(10, 11, dtype=torch.bool)
+    expected[2:5, 4:7] = True
+    assert torch.equal(y[0].isnan(), expected.expand(64, -1, -1))
+    grad_y = torch.ones_like(y)
+    grad_y[0, 3, 9, 10] = torch.nan
+    grad_x = empty(x.shape, x.dtype)
+    hopper.gradient_of_input([OfInput(grad_y, None, weight, grad_x)], 0, 1)
+    expected = torch.zeros(12, 13, dtype=torch.bool)
+    expected[9:12, 10:13] = True
+    assert torch.equal(grad_x[0].isnan(), expected.expand(64, -1, -1))
 
 
-def test_forward_of_tanh_without_moments():
-    layer(*SHAPES[1]).check_forward(tanh=True, bias=True)
-    layer(*SHAPES[2]).check_forward()
+@pytest.mark.parametrize("at_end", [False, True])
+def test_no_byte_beyond_an_operand_is_touched(at_end, schedule):
+    """Neither before the first pixel nor behind the last one, where nobody may."""
+    fences = Fences(at_end)
+
+    def fenced(x: Tensor) -> Tensor:
+        last = x.dim() == 4
+        return fences.tensor(tuple(x.shape), x.dtype, channels_last=last).copy_(x)
+
+    x, weight = drawn((2, 64, 5, 7), torch.bfloat16, 0), drawn((64, 64, 3, 3), torch.bfloat16, 1)
+    plain = Forward(
+        x, weight, drawn((64, 1, 1, 1), x.dtype, 2).flatten(), empty((2, 64, 3, 5), x.dtype)
+    )
+    chunks = hopper.moments_cover(x.shape, weight.shape, 0, 1)[0]
+    plain = plain._replace(moments=torch.empty(2, chunks, 3, 64))
+    call = Forward(*map(fenced, plain[:5]))
+    hopper.forward([plain], 0, 1, False)
+    hopper.forward([call], 0, 1, False)
+    assert torch.equal(call.y, plain.y) and torch.equal(call.moments, plain.moments)
+    back = OfInput(plain.y, None, weight, empty(x.shape, x.dtype))
+    hopper.gradient_of_input([back], 0, 1)
+    grad_x = fenced(x)
+    hopper.gradient_of_input([OfInput(call.y, None, call.weight, grad_x)], 0, 1)
+    assert torch.equal(grad_x, back.grad_x)
+    fences.remove()
 
 
 def test_two_calls_are_each_alone(positions):
@@ -84,26 +123,19 @@ def test_two_calls_are_each_alone(positions):
     layer(*SHAPES[1], alone=True).check_gradient_of_input(norm=NORMS[1])
 
 
-def test_moments_far_from_zero():
-    layer((1, 64, 9, 10), (64, 64, 3, 3), torch.float16).check_forward(
-        bias=True, moments=True, shift=1000.0
-    )
-
-
-@pytest.mark.parametrize(("shape", "weight_shape"), SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_gradient_of_input(shape, weight_shape, dtype, positions):
-    layer(shape, weight_shape, dtype).check_gradient_of_input()
+def test_forward_of_tanh_without_moments():
+    layer(*SHAPES[1]).check_forward(tanh=True, bias=True)
+    layer(*SHAPES[2]).check_forward()
 
 
 def test_gradient_of_input_behind_tanh():
     layer(*SHAPES[1]).check_gradient_of_input(tanh=True)
 
 
-@pytest.mark.parametrize("norm", NORMS, ids=str)
-def test_sums(norm, positions):
-    for shapes in (SHAPES[1], SHAPES[3]):
-        layer(*shapes).check_gradient_of_input(norm=norm)
+def test_moments_far_from_zero():
+    layer((1, 64, 9, 10), (64, 64, 3, 3), torch.float16).check_forward(
+        bias=True, moments=True, shift=1000.0
+    )
 
 
 @pytest.mark.parametrize("affine", [False, True])
@@ -140,6 +172,24 @@ def test_norm_on_load(act, centre, affine, positions):
         torch.testing.assert_close(ours.y, theirs.y, rtol=0, atol=near)
 
 
+@pytest.mark.parametrize("norm", NORMS, ids=str)
+def test_sums(norm, positions):
+    for shapes in (SHAPES[1], SHAPES[3]):
+        layer(*shapes).check_gradient_of_input(norm=norm)
+
+
+@pytest.mark.parametrize(("shape", "weight_shape"), SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_forward(shape, weight_shape, dtype, positions):
+    layer(shape, weight_shape, dtype).check_forward(bias=True, moments=True)
+
+
+@pytest.mark.parametrize(("shape", "weight_shape"), SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gradient_of_input(shape, weight_shape, dtype, positions):
+    layer(shape, weight_shape, dtype).check_gradient_of_input()
+
+
 def test_an_image_as_wide_as_is_served(schedule, monkeypatch):
     if schedule != "random":
         pytest.skip("once is enough")
@@ -152,50 +202,6 @@ def test_an_image_as_wide_as_is_served(schedule, monkeypatch):
         layer(shape, (128, 128, 3, 3)).check_gradient_of_input()
     with pytest.raises(RuntimeError, match="fit into shared memory, got 128 of images 600 wide"):
         layer((1, 64, 3, 600), (128, 64, 3, 3)).check_forward()
-
-
-@pytest.mark.parametrize("at_end", [False, True])
-def test_no_byte_beyond_an_operand_is_touched(at_end, schedule):
-    """Neither before the first pixel nor behind the last one, where nobody may."""
-    fences = Fences(at_end)
-
-    def fenced(x: Tensor) -> Tensor:
-        last = x.dim() == 4
-        return fences.tensor(tuple(x.shape), x.dtype, channels_last=last).copy_(x)
-
-    x, weight = drawn((2, 64, 5, 7), torch.bfloat16, 0), drawn((64, 64, 3, 3), torch.bfloat16, 1)
-    plain = Forward(
-        x, weight, drawn((64, 1, 1, 1), x.dtype, 2).flatten(), empty((2, 64, 3, 5), x.dtype)
-    )
-    chunks = hopper.moments_cover(x.shape, weight.shape, 0, 1)[0]
-    plain = plain._replace(moments=torch.empty(2, chunks, 3, 64))
-    call = Forward(*map(fenced, plain[:5]))
-    hopper.forward([plain], 0, 1, False)
-    hopper.forward([call], 0, 1, False)
-    assert torch.equal(call.y, plain.y) and torch.equal(call.moments, plain.moments)
-    back = OfInput(plain.y, None, weight, empty(x.shape, x.dtype))
-    hopper.gradient_of_input([back], 0, 1)
-    grad_x = fenced(x)
-    hopper.gradient_of_input([OfInput(call.y, None, call.weight, grad_x)], 0, 1)
-    assert torch.equal(grad_x, back.grad_x)
-    fences.remove()
-
-
-def test_a_nan_reaches_the_windows_that_read_it():
-    x, weight = drawn((1, 64, 12, 13), torch.bfloat16, 0), drawn((64, 64, 3, 3), torch.bfloat16, 1)
-    x[0, 5, 4, 6] = torch.nan
-    y = empty((1, 64, 10, 11), x.dtype)
-    hopper.forward([Forward(x, weight, None, y)], 0, 1, False)
-    expected = torch.zeros(10, 11, dtype=torch.bool)
-    expected[2:5, 4:7] = True
-    assert torch.equal(y[0].isnan(), expected.expand(64, -1, -1))
-    grad_y = torch.ones_like(y)
-    grad_y[0, 3, 9, 10] = torch.nan
-    grad_x = empty(x.shape, x.dtype)
-    hopper.gradient_of_input([OfInput(grad_y, None, weight, grad_x)], 0, 1)
-    expected = torch.zeros(12, 13, dtype=torch.bool)
-    expected[9:12, 10:13] = True
-    assert torch.equal(grad_x[0].isnan(), expected.expand(64, -1, -1))
 
 
 def test_wrong_arguments_are_named():

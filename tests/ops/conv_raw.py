@@ -197,18 +197,6 @@ class Layer:
         )
 
 
-def drawn(shape, dtype, seed, scale=1.0, centre=0.0) -> Tensor:
-    """Random numbers in channels_last."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(shape, generator=generator, dtype=torch.float64) * scale + centre
-    return x.to(dtype).contiguous(memory_format=torch.channels_last)
-
-
-def empty(shape, dtype) -> Tensor:
-    """Memory in channels_last."""
-    return torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)
-
-
 def _found(call, name: str) -> Tensor | None:
     for part in name.split("."):
         call = None if call is None else getattr(call, part)

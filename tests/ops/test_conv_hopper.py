@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conv_case import operands
 
 from cyclegan_fast import _extension
 from cyclegan_fast.ops.reflect_conv2d import cuda_hopper as hopper
@@ -23,8 +22,10 @@ def here(monkeypatch):
 
 
 def layer(**other):
-    sizes = (1, 64, 5, 6), (64, 64, 3, 3)
-    x, weight, _ = operands(*sizes, torch.bfloat16, "cpu", torch.channels_last)
+    x, weight = (
+        torch.zeros(shape, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        for shape in ((1, 64, 5, 6), (64, 64, 3, 3))
+    )
     return Layer(x, weight, **other)
 
 

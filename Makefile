@@ -29,12 +29,13 @@ test: $(VENV)/.dev  ## the whole suite; GPU tests run where there is a GPU
 test-oldest: $(VENV)/.dev $(OLDEST)/.torch  ## Triton's kernels with the oldest PyTorch and Triton
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python tests/oldest.py $(OLDEST_TESTS)
 
-check: $(VENV)/.dev  ## style and types
+check: $(VENV)/.dev  ## style, types, and tables that say what the records say
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	find csrc tests/emulator -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | \
 	  xargs $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/mypy cyclegan_fast
+	$(BIN)/python benchmarks/tables.py --check
 
 build: $(VENV)/.package  ## compile the kernels into the checkout
 

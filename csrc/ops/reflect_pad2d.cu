@@ -110,12 +110,12 @@ __global__ void __launch_bounds__(kThreads)
   const uint32_t pixel = p.channels_last ? value / channels : value % pixels;
   const int64_t c = p.channels_last ? value % channels : value / pixels;
   const auto across = static_cast<uint32_t>(width);
-  const int64_t h = reflected(static_cast<int>(pixel / across), static_cast<int>(p.pad),
-                              static_cast<int>(p.h));
-  const int64_t w = reflected(static_cast<int>(pixel % across), static_cast<int>(p.pad),
-                              static_cast<int>(p.w));
-  const From from = static_cast<const From*>(p.x.data)[n * p.x.n + c * p.x.c + h * p.x.h +
-                                                       w * p.x.w];
+  const int64_t h =
+      reflected(static_cast<int>(pixel / across), static_cast<int>(p.pad), static_cast<int>(p.h));
+  const int64_t w =
+      reflected(static_cast<int>(pixel % across), static_cast<int>(p.pad), static_cast<int>(p.w));
+  const From from =
+      static_cast<const From*>(p.x.data)[n * p.x.n + c * p.x.c + h * p.x.h + w * p.x.w];
   static_cast<To*>(p.y)[at] =
       rounded<To>(static_cast<Accumulator<To>>(static_cast<Accumulator<From>>(from)));
 }

@@ -29,9 +29,8 @@ void reflect_pad2d_copy(const Tensor& x,  // [N, C, H, W], any strides
                         const Tensor& y) {  // [N, C, H + 2 pad, W + 2 pad]
   const auto p = reflect_pad2d_copy_args(x, pad, y);
   const int64_t tasks = p.n * p.h * (p.channels_last ? 1 : p.c);
-  parallel_for(tasks, p.w * (p.channels_last ? p.c : 1), [&](int64_t begin, int64_t end) {
-    reflect_pad2d_kernels().copy(p, begin, end);
-  });
+  parallel_for(tasks, p.w * (p.channels_last ? p.c : 1),
+               [&](int64_t begin, int64_t end) { reflect_pad2d_kernels().copy(p, begin, end); });
 }
 
 }  // namespace

@@ -51,8 +51,8 @@ void converted_rows(const ReflectPad2dCopyParams& p, int64_t begin, int64_t end)
   for (int64_t task = begin; task < end; ++task) {
     const int64_t image = task / p.h, h = task % p.h;
     const int64_t n = p.channels_last ? image : image / p.c;
-    const Row<From> from = strided_row<From>(p.x, n, image - n * (p.channels_last ? 1 : p.c), h,
-                                             p.w, c, scratch);
+    const Row<From> from =
+        strided_row<From>(p.x, n, image - n * (p.channels_last ? 1 : p.c), h, p.w, c, scratch);
     To* padded = static_cast<To*>(p.y) + image * (p.h + 2 * p.pad) * row_size;
     To* row = padded + (h + p.pad) * row_size + p.pad * c;
     if (from.pixel == c) {

@@ -132,6 +132,23 @@ def test_gradient_of_input_behind_tanh():
     layer(*SHAPES[1]).check_gradient_of_input(tanh=True)
 
 
+def test_a_chunk_without_a_pixel_leaves_zeros():
+    """The last chunk of each image is the two positions behind its last row."""
+    calls = []
+    for seed in (0, 5):
+        x, weight = (
+            drawn(shape, torch.bfloat16, seed + k, centre=3.0)
+            for k, shape in enumerate([(2, 64, 12, 13), (64, 64, 3, 3)])
+        )
+        moments = torch.full((2, 2, 3, 64), torch.nan)
+        calls.append(Forward(x, weight, None, empty((2, 64, 10, 11), x.dtype), moments))
+    assert hopper.moments_cover(x.shape, weight.shape, 0, 1) == (2, 128, 13)
+    hopper.forward(calls, 0, 1, False)
+    for call in calls:
+        assert call.moments[:, 0].isfinite().all() and (call.moments[:, 0, 2] > 0).all()
+        assert not call.moments[:, 1].any()
+
+
 def test_moments_far_from_zero():
     layer((1, 64, 9, 10), (64, 64, 3, 3), torch.float16).check_forward(
         bias=True, moments=True, shift=1000.0

@@ -28,7 +28,8 @@ class Row(NamedTuple):
 def rows(plan: Plan, modules: Modules, neighbours: Neighbours) -> dict[int, Row]:
     """Return the places of the convolutions between two norms of which there are several alike.
 
-    Those have the same sizes, and what they do of the norms beside them, if they do, is the same.
+    Their weights have the same sizes, and what they do of the norms beside them, if they do, is the
+    same. Their images may differ in size; they go apart then.
     """
     groups: dict[Any, list[int]] = defaultdict(list)
     for i, step in enumerate(plan.steps):

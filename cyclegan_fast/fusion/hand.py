@@ -101,7 +101,10 @@ class HandWalk:
         self._modules = modules
         self._tools = hand_steps.Tools(modules, read, half)
         self._memory = Memory(images)
-        self._rows = {} if self._again else alike.rows(plan, modules, self._neighbours)
+        self._padded: dict[torch.Size, int] = {}  # pixels around pictures, by their size
+        # For kernels that take several layers: elsewhere memory is better let go layer by layer.
+        joins = not self._again and hand_serving.may_launch(modules)
+        self._rows = alike.rows(plan, modules, self._neighbours) if joins else {}
         self._weights = Weights(self._tools, self._rows)
         self._together = together
         self._runs: list[Run] = []  # in the order of their forward
@@ -151,7 +154,7 @@ class HandWalk:
         registers: list[Any] = [None] * plan.registers
         place = self._place("input", -1, run)
         registers[plan.inputs[0]] = hand_entry.enter(
-            self._tools, plan, self._neighbours, run, place
+            self._tools, plan, self._neighbours, run, place, self._padded
         )
         for segment in self._segments:
             if self._again:
@@ -244,7 +247,7 @@ class HandWalk:
                 continue
             run.gradients[i] = of_result
             if last:
-                yield from self._weights.add(i, step, self._read(i))
+                yield from self._weights.add(i, self._read(i))
             yield from self._of_input(run, i, step, gradients)
             if last:
                 self._let_go(i)
@@ -294,7 +297,8 @@ class HandWalk:
         for run in self._runs:
             span = run.span(lambda part: part.weights)
             if i in run.gradients and span.start < span.stop:
-                found.append(hand_reads.of_run(run.kept[i], run.gradients[i], span))
+                step = run.steps.get(i, self._neighbours.convolution(i))
+                found.append(hand_reads.of_run(step, run.kept[i], run.gradients[i], span))
         return found
 
     def _let_go(self, i: int) -> None:

@@ -33,7 +33,7 @@ class Norm(NamedTuple):
     Attributes:
         step: of the plan.
         kept: what hand_norm.forward has kept.
-        masked: its backward is done by the convolution before it, if that takes norms.
+        masked: its backward is done by the convolution before it.
     """
 
     step: NormStep
@@ -117,7 +117,7 @@ def of_input(
         place: where the gradient is written if that norm's backward is not done; else None.
 
     Returns:
-        The sums of the norm that has made the input, by chunks, if the kernel can leave them.
+        What is left for the norm that has made the input, if the kernel can leave it.
     """
     (register,) = step.inputs
     if not gradients.wants(register):
@@ -173,7 +173,7 @@ def of_weight(
         return
     each = len(read.x) // len(steps)
     one = read if len(steps) == 1 else read._replace(x=read.x[:each])
-    name, layer = hand_serving.serving_weight(tools, steps[0], one)
+    name, layer = hand_serving.serving_weight(tools, one)
     found: list[Tensor | None]
     if layer is None:
         needs = (False, weight, bias)

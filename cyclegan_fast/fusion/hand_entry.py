@@ -18,7 +18,14 @@ from cyclegan_fast.ops import _common
 from cyclegan_fast.ops.reflect_conv2d.library import copy_padded, folded
 
 
-def enter(tools: Tools, plan: Plan, neighbours: Neighbours, run: Run, place: Place) -> Tensor:
+def enter(
+    tools: Tools,
+    plan: Plan,
+    neighbours: Neighbours,
+    run: Run,
+    place: Place,
+    padded: dict[torch.Size, int],
+) -> Tensor:
     """Return a run's pictures as one tensor, in the network's layout and dtype.
 
     Where the first convolution is the device's library's, which wants a padded picture, they are
@@ -30,6 +37,8 @@ def enter(tools: Tools, plan: Plan, neighbours: Neighbours, run: Run, place: Pla
         neighbours: in the plan.
         run: whose parts are put in.
         place: where.
+        padded: pixels around pictures, by their size: asked once, so that all runs of a step have
+            the same, whose pictures may be more or fewer.
     """
     x = run.parts[0].x
     channels_last = plan.memory_format == "channels_last" or (
@@ -38,14 +47,16 @@ def enter(tools: Tools, plan: Plan, neighbours: Neighbours, run: Run, place: Pla
     layout = torch.channels_last if channels_last else torch.contiguous_format
     dtype = tools.half or x.dtype
     c, h, w = x.shape[1:]
-    pad = 0
     if neighbours.entry is not None:
         step = neighbours.convolution(neighbours.entry)
-        size = (sum(run.sizes), c, h, w)
-        like = torch.empty(size, dtype=dtype, device=x.device, memory_format=layout)
-        if by_library(tools, step, like):
-            pad = step.pad
+        if x.shape[1:] not in padded:
+            size = (sum(run.sizes), c, h, w)
+            like = torch.empty(size, dtype=dtype, device=x.device, memory_format=layout)
+            padded[x.shape[1:]] = step.pad if by_library(tools, step, like) else 0
+            del like
+        if padded[x.shape[1:]]:
             run.steps[neighbours.entry] = replace(step, pad=0)
+    pad = padded.get(x.shape[1:], 0)
     whole = place((c, h + 2 * pad, w + 2 * pad), dtype, x.device, layout)
     for part, own in zip(run.parts, whole.split(run.sizes), strict=True):
         if pad:

@@ -48,6 +48,8 @@ class Memory:
             self._whole[key] = whole
         same = whole.shape == size and whole.dtype == dtype
         if not (same and whole.is_contiguous(memory_format=layout)):
+            # It will not be taken whole: its parts alone keep it.
+            self._whole.pop(key), self._taken.pop(key, None)
             return torch.empty((n, *shape), dtype=dtype, device=device, memory_format=layout)
         self._taken[key] = self._taken.get(key, 0) + n
         if self._taken[key] == images:  # the parts alone keep it from now on

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.fusion.hand_memory import beside, whole
+from cyclegan_fast.fusion.steps import ConvStep
 from cyclegan_fast.ops.reflect_conv2d.beside_norm import Normalised, NormGradient
 
 
@@ -63,6 +64,7 @@ class Read(NamedTuple):
     """What the gradient of a weight is taken of.
 
     Attributes:
+        step: as the run has done it.
         x: the convolution's input, or its norm's.
         y: the result where its act is a tanh, else None.
         grad_y: gradient of the result, or dz of the norm behind.
@@ -71,6 +73,7 @@ class Read(NamedTuple):
         pad: pixels that the norm before mirrors on each side while x is loaded.
     """
 
+    step: ConvStep
     x: Tensor
     y: Tensor | None
     grad_y: Tensor
@@ -79,10 +82,15 @@ class Read(NamedTuple):
     pad: int = 0
 
 
-def of_run(kept: Kept, gradient: Tensor | Masked, pictures: slice) -> Read:
+def of_run(step: ConvStep, kept: Kept, gradient: Tensor | Masked, pictures: slice) -> Read:
     """Return what is read of some pictures of a run."""
     y = None if kept.y is None else kept.y[pictures]
-    read = Read(kept.x[pictures], y, *_of_gradient(gradient, pictures))
+    of_norm = None
+    if isinstance(gradient, Masked):
+        gradient, of_norm = gradient.of(pictures)
+    else:
+        gradient = gradient[pictures]
+    read = Read(step, kept.x[pictures], y, gradient, of_norm=of_norm)
     if kept.loaded is None:
         return read
     return read._replace(norm=_some(kept.loaded.norm, pictures), pad=kept.loaded.pad)
@@ -120,16 +128,6 @@ def of_layers(reads: Sequence[Read]) -> Read | None:
         of_norm = of_norm._replace(weight=_stacked([n.weight for n in of_norms]))
     x, grad_y = whole(images[0]), whole(images[1])
     return reads[0]._replace(x=x, grad_y=grad_y, norm=norm, of_norm=of_norm)
-
-
-def _of_gradient(
-    gradient: Tensor | Masked, pictures: slice
-) -> tuple[Tensor, None, NormGradient | None]:
-    """Return a read's grad_y, norm and of_norm."""
-    if isinstance(gradient, Masked):
-        dz, norm = gradient.of(pictures)
-        return dz, None, norm
-    return gradient[pictures], None, None
 
 
 def _of_images(norms: Sequence[Any]) -> list[str]:

@@ -12,10 +12,11 @@ from cyclegan_fast import backend
 from cyclegan_fast.fusion.hand_reads import Loaded, Read
 from cyclegan_fast.fusion.hand_steps import Tools
 from cyclegan_fast.fusion.steps import ConvStep
+from cyclegan_fast.fusion.walk import Modules
 from cyclegan_fast.ops import _common
 from cyclegan_fast.ops.instance_norm_act.autograd import STEM as NORM
 from cyclegan_fast.ops.reflect_conv2d.layers import Layer
-from cyclegan_fast.ops.reflect_conv2d.table import choose, takes_norms
+from cyclegan_fast.ops.reflect_conv2d.table import choose, may_choose, takes_norms
 
 # The implementation that does norms while it loads.
 LOADING = "implicit"
@@ -28,11 +29,21 @@ def wanted(tools: Tools, step: ConvStep) -> tuple[bool, bool]:
     return module.weight.requires_grad, bias is not None and bias.requires_grad
 
 
-def serving_weight(tools: Tools, step: ConvStep, read: Read) -> tuple[str, Layer | None]:
-    """Return the implementation of a weight's gradient, and what it computes if not the library."""
+def serving_weight(tools: Tools, read: Read, *, weight: bool = True) -> tuple[str, Layer | None]:
+    """Return the implementation of a weight's gradient, and what it computes if not the library.
+
+    Args:
+        tools: as every step's.
+        read: what the gradient is taken of.
+        weight: read it, which may round the whole of it, and not only its sizes.
+    """
     if read.norm is not None or read.of_norm is not None:
-        return LOADING, layer_of(tools, step, read.x, read.pad)
-    return serving(tools, step, read.x, "gradient_of_weight", None)
+        return LOADING, layer_of(tools, read.step, read.x, read.pad, read=weight)
+    if not weight:
+        layer = layer_of(tools, read.step, read.x, 0, read=False)
+        name = None if layer is None else choose("gradient_of_weight", backend.policy(), layer)
+        return name or "library", layer
+    return serving(tools, read.step, read.x, "gradient_of_weight", None)
 
 
 def loads_norms(tools: Tools, step: ConvStep, x: Tensor, pad: int) -> bool:
@@ -54,6 +65,13 @@ def by_library(tools: Tools, step: ConvStep, x: Tensor) -> bool:
         serving(tools, step, x, direction, None)[1] is None
         for direction in ("forward", "gradient_of_weight")
     )
+
+
+def may_launch(modules: Modules) -> bool:
+    """Whether kernels of Triton's may make the convolutions of a network where it is."""
+    found = (p for module in modules.values() for p in module.parameters(recurse=False))
+    parameter = next(found, None)
+    return parameter is not None and may_choose(parameter.device, parameter.dtype)
 
 
 def finishes(x: Tensor) -> bool:

@@ -10,25 +10,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from cyclegan_fast.fusion import hand_conv, hand_reads, hand_serving
 from cyclegan_fast.fusion.alike import Row
 from cyclegan_fast.fusion.hand_reads import Read
 from cyclegan_fast.fusion.hand_steps import Tools
-from cyclegan_fast.fusion.steps import ConvStep
 from cyclegan_fast.ops import _into
 
 # Those that take several layers in a launch.
 OF_SEVERAL = ("rows", "implicit")
 Steps = Generator[_into.Call, None, None]
-
-
-class Waiting(NamedTuple):
-    """A layer whose gradient waits for those alike."""
-
-    step: ConvStep
-    read: Read
 
 
 class Weights:
@@ -42,19 +34,19 @@ class Weights:
     def __init__(self, tools: Tools, rows: dict[int, Row]) -> None:
         self._tools = tools
         self._rows = rows
-        self._waiting: dict[int, dict[int, Waiting]] = defaultdict(dict)
+        self._waiting: dict[int, dict[int, Read]] = defaultdict(dict)
 
-    def add(self, i: int, step: ConvStep, of_runs: Sequence[Read]) -> Steps:
+    def add(self, i: int, of_runs: Sequence[Read]) -> Steps:
         """Take those of step i from what its runs have read, and those alike if it is the last."""
         groups = list(_joined(of_runs))
         row = self._rows.get(i)
         waits = row is not None and len(groups) == 1
-        if row is None or not waits or self._served_by(step, groups[0]) not in OF_SEVERAL:
+        if row is None or not waits or self._served_by(groups[0]) not in OF_SEVERAL:
             for read in groups:
-                yield from hand_conv.of_weight(self._tools, [step], read)
+                yield from hand_conv.of_weight(self._tools, [read.step], read)
             return
         waiting = self._waiting[row.first]
-        waiting[row.row] = Waiting(step, groups[0])
+        waiting[row.row] = groups[0]
         if len(waiting) == row.rows:
             yield from self._together(self._waiting.pop(row.first))
 
@@ -64,27 +56,27 @@ class Weights:
             _, waiting = self._waiting.popitem()
             yield from self._together(waiting)
 
-    def _served_by(self, step: ConvStep, read: Read) -> str:
-        return hand_serving.serving_weight(self._tools, step, read)[0]
+    def _served_by(self, read: Read) -> str:
+        return hand_serving.serving_weight(self._tools, read, weight=False)[0]
 
-    def _together(self, waiting: dict[int, Waiting]) -> Steps:
-        layers = [waiting[row] for row in sorted(waiting)]
-        wanted = {hand_serving.wanted(self._tools, layer.step) for layer in layers}
-        by = {self._served_by(*layer) for layer in layers}
-        read = None
-        if len(wanted) == len(by) == 1:
-            read = hand_reads.of_layers([layer.read for layer in layers])
-        if read is not None:
-            yield from hand_conv.of_weight(self._tools, [layer.step for layer in layers], read)
+    def _together(self, waiting: dict[int, Read]) -> Steps:
+        reads = [waiting[row] for row in sorted(waiting)]
+        steps = [read.step for read in reads]
+        wanted = {hand_serving.wanted(self._tools, step) for step in steps}
+        together = None
+        if len(wanted) == len(set(map(self._served_by, reads))) == 1:
+            together = hand_reads.of_layers(reads)
+        if together is not None:
+            yield from hand_conv.of_weight(self._tools, steps, together)
             return
-        for layer in layers:
-            yield from hand_conv.of_weight(self._tools, [layer.step], layer.read)
+        for read in reads:
+            yield from hand_conv.of_weight(self._tools, [read.step], read)
 
 
 def _joined(of_runs: Sequence[Read]) -> Iterator[Read]:
     """Yield what the runs have read, that of one kind and size as one."""
     groups: dict[Any, list[Read]] = defaultdict(list)
     for read in of_runs:
-        kind = (read.x.shape[1:], read.pad, read.norm is None, read.of_norm is None)
-        groups[kind].append(read)
+        norms = read.norm is None, read.of_norm is None
+        groups[read.step.pad, read.x.shape[1:], read.pad, *norms].append(read)
     yield from map(hand_reads.of_runs, groups.values())

@@ -93,6 +93,23 @@ def passed(net, x, **how):
     return outputs, of_pictures, gradients(net), upstream
 
 
+def check(plain, x, outputs, of_pictures, of_parameters, upstream):
+    """Compare what `passed` has returned with autograd's."""
+    asked = [(True, False), (True, False), (True, True)]
+    parts = [Part(p.double(), *flags) for p, flags in zip(x, asked, strict=True)]
+    truth = by_autograd(plain.double(), parts, [g.double() for g in upstream])
+    expected = {f"result {i}": y for i, y in enumerate(truth[0])}
+    expected |= {"picture": truth[1][2]} | truth[2]
+    found = {f"result {i}": y for i, y in enumerate(outputs)}
+    found |= {"picture": of_pictures[0]} | of_parameters
+    for name, value in expected.items():
+        if found[name] is None:
+            assert name.endswith("bias") and value.abs().max() < 1e-10, name
+            continue
+        bound = 2e-5 * max(1.0, value.abs().max().item())
+        torch.testing.assert_close(found[name].double(), value, rtol=0, atol=bound, msg=name)
+
+
 @pytest.mark.parametrize(
     ("kind", "again", "on_load"),
     [
@@ -111,19 +128,7 @@ def test_all_that_a_network_gives(kind, again, on_load, monkeypatch):
     done = Done(monkeypatch)
     with backend.use_backend("triton"):
         outputs, of_pictures, of_parameters, upstream = passed(net, x, again=again)
-    asked = [(True, False), (True, False), (True, True)]
-    parts = [Part(p.double(), *flags) for p, flags in zip(x, asked, strict=True)]
-    truth = by_autograd(plain.double(), parts, [g.double() for g in upstream])
-    expected = {f"result {i}": y for i, y in enumerate(truth[0])}
-    expected |= {"picture": truth[1][2]} | truth[2]
-    found = {f"result {i}": y for i, y in enumerate(outputs)}
-    found |= {"picture": of_pictures[0]} | of_parameters
-    for name, value in expected.items():
-        if found[name] is None:
-            assert name.endswith("bias") and value.abs().max() < 1e-10, name
-            continue
-        bound = 2e-5 * max(1.0, value.abs().max().item())
-        torch.testing.assert_close(found[name].double(), value, rtol=0, atol=bound, msg=name)
+    check(plain, x, outputs, of_pictures, of_parameters, upstream)
     # Every norm begins with what the convolution before it has left, forward; backward those do
     # whose result a convolution alone reads, and has made none of it anew for the next block.
     assert not done.names["fwd", 1]
@@ -135,6 +140,28 @@ def test_all_that_a_network_gives(kind, again, on_load, monkeypatch):
             assert not done.names["finish", 1] and not done.names["bwd_finish", 1]
     # Of the blocks' two convolutions each; those that forward is run again for come one by one.
     assert done.names["gradient_of_weight of 2", 1] == (2 if "resnet" in kind else 0)
+
+
+@pytest.mark.parametrize(
+    "ours",
+    [
+        lambda layer, _: layer.padding == 3 and len(layer.x) == 1,
+        lambda layer, direction: layer.padding == 3 and direction == "gradient_of_input",
+        lambda layer, direction: direction == ON_LOAD and len(layer.x) == 2,
+    ],
+    ids=["the picture's alone", "one way", "norms of one run"],
+)
+def test_a_table_that_tells_the_runs_of_a_step_apart(ours):
+    """Runs of two pictures and of one, of which some layers are ours, and others the library's."""
+
+    def choice(layer, direction):
+        kernels = "implicit" if ours(layer, direction) else "library"
+        return kernels if table.why_not(kernels, layer) is None else None
+
+    plain, net = (n.float() for n in prepared("affine resnet", FORMATS[1]))
+    x = pictures((8, 8), (8, 8), (8, 8), dtype=torch.float32)
+    with table.choosing(choice):
+        check(plain, x, *passed(net, x))
 
 
 class Mixed(nn.Module):

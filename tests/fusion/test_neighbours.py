@@ -130,10 +130,11 @@ def test_layers_alike_lie_behind_each_other():
 
 
 def test_layers_elsewhere_in_memory_are_not_copied_together():
-    reads = [Read(torch.zeros(2, 3, 4, 4), None, torch.zeros(2, 3, 4, 4)) for _ in range(2)]
+    step = ConvStep(inputs=(0,), output=1, module="a")
+    reads = [Read(step, torch.zeros(2, 3, 4, 4), None, torch.zeros(2, 3, 4, 4)) for _ in range(2)]
     assert of_layers(reads) is None
     x, grad_y = torch.zeros(4, 3, 4, 4), torch.zeros(4, 3, 4, 4)
-    reads = [Read(x[:2], None, grad_y[:2]), Read(x[2:], None, grad_y[2:])]
+    reads = [Read(step, x[:2], None, grad_y[:2]), Read(step, x[2:], None, grad_y[2:])]
     found = of_layers(reads)
     assert found is not None and found.x.data_ptr() == x.data_ptr() and len(found.grad_y) == 4
     with_tanh = [read._replace(y=read.x) for read in reads]

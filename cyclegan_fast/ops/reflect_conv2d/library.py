@@ -106,7 +106,11 @@ def copy_padded(x: Tensor, padding: int, y: Tensor) -> None:
         x: [N, C, H, W] in any strides.
         padding: pixels on each side.
         y: [N, C, H + 2 padding, W + 2 padding], contiguous or channels_last, written.
+
+    Raises:
+        ValueError: the image is too small to be mirrored so far.
     """
+    _common.check_pad("reflect_conv2d", padding, x.shape[2], x.shape[3])
     name = _pad_backend(x)
     if name == "reference" or (x.dtype == torch.float64) != (y.dtype == torch.float64):
         y.copy_(reflect_pad2d_reference(x, padding))

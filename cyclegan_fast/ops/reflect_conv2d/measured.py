@@ -60,7 +60,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 def choice(device: torch.device) -> Choice:
     """Return what the user's measurements on a device say."""
-    return _nothing if device.type != "cuda" else _of_file(device)
+    return nothing if device.type != "cuda" else _of_file(device)
 
 
 def read(file: Path, device: torch.device) -> dict[str, dict[str, Any]]:
@@ -95,7 +95,7 @@ def _of_file(device: torch.device) -> Choice:
         row = layers.get(layer.key(direction))
         return None if row is None else row["fastest"]
 
-    return fastest if layers else _nothing
+    return fastest if layers else nothing
 
 
 def _is_there(file: Path) -> bool:
@@ -108,7 +108,8 @@ def _is_there(file: Path) -> bool:
         return False
 
 
-def _nothing(_layer: Layer, _direction: str) -> None:
+def nothing(_layer: Layer, _direction: str) -> None:
+    """Return what no measurements say."""
     return None
 
 

@@ -153,6 +153,15 @@ def choose(direction: str, policy: str, layer: Layer) -> str:
     return _chosen_with_reason(direction, policy, layer)[0]
 
 
+def may_choose(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether anything but the library may be taken on a device, whatever the layer."""
+    policy = backend.policy()
+    if backend.why_not(STEM, "triton", device.type, dtype) is not None:
+        return False
+    known = bool(_chosen) or measured.choice(device) is not measured.nothing
+    return policy == "triton" or (policy == "auto" and known)
+
+
 def takes_norms(layer: Layer) -> bool:
     """Return whether a layer does the norms beside it while it loads, in all of its directions.
 

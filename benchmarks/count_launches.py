@@ -142,7 +142,7 @@ class Counter(TorchDispatchMode):
         if func.namespace == "cyclegan_fast_C":
             # A walk by hand calls the kernels themselves.
             if name.startswith("reflect_pad2d"):
-                group = "copies and casts" if name.endswith("copy") else "pads"
+                group = "pictures put in" if name.endswith("copy") else "pads"
                 self.groups[group].add(name, 1, _bytes(args))
             elif name.endswith(("_fwd", "_bwd", "_pair")):  # the last argument is the workspace
                 calls = _calls_of_a_pair(args) if name.endswith("_pair") else [args]

@@ -161,12 +161,12 @@ def _on_load_launches(dtype: torch.dtype) -> Iterator[Launch]:
         work = torch.empty(module.workspace(y.shape, weight.shape))
         of_weight = OfWeight(y, made, x, weight, None, work, one, of_one)
         yield what, partial(module.gradient_of_weight, [of_weight] * 2, *how, **options)
-        if not tanh:
-            groups = weight.new_empty_strided(
-                (2, *weight.shape), (weight.numel(), *weight.stride())
-            )
+        if channels == out_channels:
+            sizes = (2, *weight.shape), (weight.numel(), *weight.stride())
             work = torch.empty(module.workspace(y.shape, weight.shape, 2))
-            of_both = OfWeight(y, None, x, groups, None, work, norm, of_norm, 2)
+            of_both = OfWeight(
+                y, None, x, torch.empty_strided(*sizes), None, work, norm, of_norm, groups=2
+            )
             both = f"{what}, two layers"
             yield both, partial(module.gradient_of_weight, [of_both] * 2, *how, **options)
     for chunks in (1, 33):

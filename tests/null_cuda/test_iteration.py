@@ -21,7 +21,8 @@ pytestmark = [
     pytest.mark.skipif(null_cuda.why_not() is not None, reason=str(null_cuda.why_not())),
     pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there"),
 ]
-OURS = ("norms", "losses", "pools", "optimisers", "pads")  # of the record's groups
+# Of the record's groups.
+OURS = ("norms", "losses", "pools", "optimisers", "pads", "pictures put in")
 
 STEP = """
 import dataclasses, json, sys, numpy as np, torch, under

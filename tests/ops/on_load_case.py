@@ -156,9 +156,10 @@ class OnLoad(Layer):
                 check_sums_of_dz(call.grad_x, call.norm)
         return calls
 
-    def weight_call(self, network: int, needs, before, behind, dtype=None) -> OfWeight:
+    def weight_call(self, network, needs, before, behind, dtype=None, tanh=False) -> OfWeight:
         x, weight = self.images(network)
         dz = self.drawn(30 + network, *self.result(x, weight).shape)
+        y = self.drawn(40 + network, *dz.shape).sin() if tanh else None
         dtype = dtype or self.dtype
         grad_weight = torch.full((self.groups, weight.numel()), torch.nan, dtype=dtype)
         grad_weight = grad_weight.as_strided(
@@ -170,7 +171,7 @@ class OnLoad(Layer):
         size = self.module.workspace(dz.shape, weight.shape, self.groups)
         return OfWeight(
             dz,
-            None,
+            y,
             x,
             grad_weight if needs[0] else None,
             grad_bias if needs[1] else None,
@@ -180,9 +181,13 @@ class OnLoad(Layer):
             self.groups,
         )
 
-    def check_gradient_of_weight(self, needs=(True, True), before=None, behind=None, dtype=None):
+    def check_gradient_of_weight(
+        self, needs=(True, True), before=None, behind=None, dtype=None, tanh=False
+    ):
         """before and behind: options of the norms, None: there is none."""
-        calls = [self.weight_call(network, needs, before, behind, dtype) for network in range(2)]
+        calls = [
+            self.weight_call(network, needs, before, behind, dtype, tanh) for network in range(2)
+        ]
         names = ("grad_weight", "grad_bias")
         self._alone_and_together("gradient_of_weight", calls, (self.padding, self.stride), names)
         for call, network in zip(calls, range(2), strict=True):
@@ -198,6 +203,8 @@ class OnLoad(Layer):
         """The gradients of weight and bias, of all groups together as they lie."""
         x = call.x.to(wide) if call.norm is None else normalised(call.x, call.norm, wide)
         g = call.grad_y.to(wide)
+        if call.y is not None:
+            g = rounded(g * (1 - call.y.to(wide) ** 2), self.dtype)
         if call.of_norm is not None:
             g = gradient(call.grad_y, call.of_norm, wide)
         found = [

@@ -96,6 +96,7 @@ def test_gradient_of_input_far_from_zero():
     [
         (TRUNK, F32, {"before": {"affine": True}, "behind": {"affine": True}}),
         (BACK, BF16, {"before": {"act": 2}, "behind": {}, "dtype": F32}),
+        (END, F32, {"before": {}, "tanh": True}),
         (DOWN, F16, {"before": {"act": 2, "affine": True}}),
         (DOWN, BF16, {"behind": {"affine": True}, "needs": (False, True)}),
         (FLAT, F32, {"before": {"act": 0, "affine": True}, "needs": (True, False)}),

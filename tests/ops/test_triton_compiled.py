@@ -40,6 +40,8 @@ def test_every_kernel_compiles_without_a_spill(architecture):
         assert f"reflect_conv2d_{way}_kernel" in names
     for way in ("fwd", "bwd", "weight") if architecture in BRIEFLY else ():
         assert f"reflect_conv2d_rows_{way}_kernel" in names
+    for way in ("norm_statistics", "norm_sums") if architecture in BRIEFLY else ():
+        assert f"reflect_conv2d_{way}_kernel" in names
     for way in ("fwd", "bwd", "weight", "sum") if architecture in BRIEFLY else ():
         assert f"reflect_conv2d_factored_{way}_kernel" in names
     for kernel in compiled:

@@ -54,6 +54,7 @@ def statistics(calls: Sequence[Statistics]) -> None:
             PARTIALS=_triton.power_of_two(chunks),
             BLOCK_C=block_c,
             num_warps=WARPS,
+            maxnreg=norm.MOST_REGISTERS,
         )
 
 
@@ -81,6 +82,7 @@ def sums(calls: Sequence[Sums]) -> None:
             PARTIALS=_triton.power_of_two(chunks),
             BLOCK_C=block_c,
             num_warps=WARPS,
+            maxnreg=norm.MOST_REGISTERS,
         )
 
 

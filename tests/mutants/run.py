@@ -50,7 +50,10 @@ TRITON_TESTS = {
     "adam": (["adam"], ""),
     "augment": (["augment", "far_strides"], ""),
     "generator_loss": (["generator_loss"], ""),
-    "instance_norm_act": (["given_statistics", "instance_norm_act", "far_strides"], "test_norm"),
+    "instance_norm_act": (
+        ["given_statistics", "norm_beside_convolution", "instance_norm_act", "far_strides"],
+        "test_norm",
+    ),
     "l1_loss": (["losses"], "loss"),
     "lsgan_loss": (["losses"], "loss"),
     "_triton_loss.py": (["losses"], "loss"),
@@ -63,8 +66,8 @@ TRITON_TESTS = {
     "triton_weight": (["conv_groups", "conv_implicit", "conv_on_load"], "convolution or splits"),
     "triton_implicit_tiles": (["conv_groups"], ""),
     "triton_between": (["conv_between"], ""),
-    "triton_rows": (["conv_rows"], ""),
-    "triton_factored": (["conv_factored"], ""),
+    "triton_rows": (["conv_far", "conv_rows"], ""),
+    "triton_factored": (["conv_far", "conv_factored"], ""),
     "reflect_pad2d": (["reflect_pad2d"], "test_pad"),
     "_triton.py": (["reflect_pad2d", "losses", "given_statistics", "generator_loss"], "test_"),
 }
@@ -177,7 +180,7 @@ def _run_triton(folder: Path, mutant: Mutant | None, file: str) -> subprocess.Co
     _change(package / "ops", mutant)
     names, tiles = TRITON_TESTS[_triton_key(file)]
     tests = [TESTS / "ops" / f"test_{name}.py" for name in names]
-    chosen = "triton and not tiles or conv_"  # all of those that launch kernels themselves
+    chosen = "triton and not tiles or conv_ or beside_convolution"  # which launch by themselves
     if tiles:
         tests.append(TESTS / "ops" / "test_triton_tiles.py")
         chosen += f" or tiles and ({tiles})"

@@ -21,6 +21,7 @@ from cyclegan_fast import backend
 from cyclegan_fast.fusion import hand_serving
 from cyclegan_fast.ops.instance_norm_act import into as norms
 from cyclegan_fast.ops.reflect_conv2d import into, into_between, table
+from cyclegan_fast.ops.reflect_conv2d.calls import Statistics
 from cyclegan_fast.ops.reflect_conv2d.layers import ON_LOAD
 
 # (group, name, launches, bytes)
@@ -67,9 +68,10 @@ def in_triton(note: Note, *, on_load: bool) -> Iterator[None]:
 
     def between(call: into_between.Call, *beside: into_between.Call) -> None:
         both = [call.operands, *(other.operands for other in beside)]
-        name = type(call.operands).__name__.lower()
+        forward = isinstance(call.operands, Statistics)
+        name = "statistics" if forward else "sums"
         note("norms", f"{name} from chunks", 1, sum(_size(*_tensors(each)) for each in both))
-        _zero(written for each in both for written in each[-2:] if isinstance(written, Tensor))
+        _zero(t for each in both for t in ((each.mean, each.rstd) if forward else (each.sums,)))
 
     plain = norms.Call.do
     probes = {name: lambda *_: None for name in ("native", "triton")}

@@ -7,6 +7,7 @@ training; those are timed that give what the device's library gives.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -76,25 +77,18 @@ def cases_of_a_step(step: OursIteration) -> list[Case]:
     found: dict[str, Case] = {}
     on_gpu = torch.device(step.config.device or "cpu").type == "cuda"
 
-    def note(layer: Layer, direction: str) -> None:
-        x, weight, padding, stride, kind = layer
-        last = x.is_contiguous(memory_format=torch.channels_last)
-        sizes = tuple(x.shape), tuple(weight.shape)
+    def note(layer: Layer, direction: str, padding: str) -> str:
         if direction in DIRECTIONS:
-            case = Case(direction, *sizes, padding, stride, kind, x.dtype, last)
+            x, weight, pad, stride, kind = layer
+            last = x.is_contiguous(memory_format=torch.channels_last)
+            sizes = tuple(x.shape), tuple(weight.shape)
+            case = Case(direction, *sizes, pad, stride, kind, x.dtype, last)
             found.setdefault(layer.key(direction), case)
+        return padding if layer.padding and layer.kind == "reflect" else "library"
 
-    def by_library(layer: Layer, direction: str) -> str:
-        note(layer, direction)
-        return "library"
-
-    def without_padding(layer: Layer, direction: str) -> str:
-        """What pads while it loads reads other sizes: the library's picture is padded before."""
-        note(layer, direction)
-        return "implicit" if layer.padding and layer.kind == "reflect" else "library"
-
-    for way in (by_library, without_padding) if on_gpu else (by_library,):
-        with table.choosing(way):
+    # What pads while it loads reads other sizes: the library's picture is padded before.
+    for padding in ("library", "implicit") if on_gpu else ("library",):
+        with table.choosing(functools.partial(note, padding=padding)):
             step()
     return list(found.values())
 

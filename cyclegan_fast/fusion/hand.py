@@ -257,16 +257,16 @@ class HandWalk:
     def _of_input(
         self, run: Run, i: int, step: ConvStep, gradients: hand_steps.Gradients
     ) -> Steps[None]:
-        norm, place = None, None
+        norm = None
         j = self._neighbours.norm_before.get(i)
         if j is not None and j in run.kept:
             masked, before = False, self._neighbours.convolution_before.get(j)
             if before in run.kept and self._neighbours.need_not_write_gradient(j):
                 masked = run.kept[before].takes_norms
-            norm = hand_conv.Norm(self._neighbours.norm(j), run.kept[j], masked)
             place = self._places(j, run)("gradient")
+            norm = hand_conv.Norm(self._neighbours.norm(j), run.kept[j], masked, place)
         left = yield from hand_conv.of_input(
-            self._tools, step, run.kept[i], run.gradients[i], gradients, norm, place
+            self._tools, step, run.kept[i], run.gradients[i], gradients, norm
         )
         if j is not None and left is not None:
             run.left[j] = left

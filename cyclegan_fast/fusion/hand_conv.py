@@ -34,11 +34,13 @@ class Norm(NamedTuple):
         step: of the plan.
         kept: what hand_norm.forward has kept.
         masked: its backward is done by the convolution before it.
+        place: where dz is written then.
     """
 
     step: NormStep
     kept: NormKept
     masked: bool
+    place: Place
 
 
 class Left(NamedTuple):
@@ -103,7 +105,6 @@ def of_input(
     gradient: Tensor | Masked,
     gradients: Gradients,
     norm: Norm | None,
-    place: Place | None,
 ) -> Generator[into.Call, None, Left | None]:
     """Add the gradient of a convolution's input.
 
@@ -114,7 +115,6 @@ def of_input(
         gradient: of the result.
         gradients: on their way back.
         norm: the norm that has made the input, if there is one.
-        place: where the gradient is written if that norm's backward is not done; else None.
 
     Returns:
         What is left for the norm that has made the input, if the kernel can leave it.
@@ -143,12 +143,13 @@ def of_input(
             gradients.add(register, of_x)
         return None
     layer, grad_y = _laid_out(layer, grad_y)
-    left, beside = None, None
+    left, beside, place = None, None, None
     if norm is not None and hand_serving.finishes(norm.kept.x):
         masked = kept.takes_norms and norm.masked
         left = Left(into.sums_of(name, layer), masked)
         beside = _norm_of_input(norm, gradients, left, 0 if kept.takes_norms else norm.step.pad)
-    if left is None or not left.masked or place is None:
+        place = norm.place if masked else None
+    if place is None:
         of_x = torch.empty_like(layer.x)
     else:
         of_x = place(layer.x.shape[1:], layer.dtype, layer.device, torch.channels_last)

@@ -39,11 +39,7 @@ def serving_weight(tools: Tools, read: Read, *, weight: bool = True) -> tuple[st
     """
     if read.norm is not None or read.of_norm is not None:
         return LOADING, layer_of(tools, read.step, read.x, read.pad, read=weight)
-    if not weight:
-        layer = layer_of(tools, read.step, read.x, 0, read=False)
-        name = None if layer is None else choose("gradient_of_weight", backend.policy(), layer)
-        return name or "library", layer
-    return serving(tools, read.step, read.x, "gradient_of_weight", None)
+    return serving(tools, read.step, read.x, "gradient_of_weight", None, read=weight)
 
 
 def loads_norms(tools: Tools, step: ConvStep, x: Tensor, pad: int) -> bool:
@@ -62,7 +58,7 @@ def loads_norms(tools: Tools, step: ConvStep, x: Tensor, pad: int) -> bool:
 def by_library(tools: Tools, step: ConvStep, x: Tensor) -> bool:
     """Whether the device's library makes a convolution of x, and the gradient of its weight."""
     return all(
-        serving(tools, step, x, direction, None)[1] is None
+        serving(tools, step, x, direction, None, read=False)[1] is None
         for direction in ("forward", "gradient_of_weight")
     )
 
@@ -82,18 +78,32 @@ def finishes(x: Tensor) -> bool:
 
 
 def serving(
-    tools: Tools, step: ConvStep, x: Tensor, direction: str, loaded: Loaded | None
+    tools: Tools,
+    step: ConvStep,
+    x: Tensor,
+    direction: str,
+    loaded: Loaded | None,
+    *,
+    read: bool = True,
 ) -> tuple[str, Layer | None]:
-    """Return the implementation that serves, and what it computes if not the library."""
+    """Return the implementation that serves, and what it computes if not the library.
+
+    Args:
+        tools: as every step's.
+        step: of the plan.
+        x: its image, or its norm's.
+        direction: one of layers.DIRECTIONS.
+        loaded: the norm that is done while x is loaded, if one is.
+        read: the weight, and not only its sizes.
+    """
     if loaded is not None:
-        return LOADING, layer_of(tools, step, x, loaded.pad)
+        return LOADING, layer_of(tools, step, x, loaded.pad, read=read)
     layer = layer_of(tools, step, x, 0, read=False)
     name = "library" if layer is None else choose(direction, backend.policy(), layer)
     if layer is None or name == "library":
         return "library", None
     # Read here and not for the table, which looks at sizes: reading may round the whole weight.
-    module: Any = tools.modules[step.module]
-    return name, layer._replace(weight=_common.dense(tools.read(module.weight)))
+    return name, layer_of(tools, step, x, 0) if read else layer
 
 
 def layer_of(

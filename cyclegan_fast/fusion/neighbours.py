@@ -15,7 +15,8 @@ class Neighbours:
         norm_behind: convolution -> the norm that alone reads its result.
         norm_before: convolution -> the norm whose result it alone reads, padded as it is, and of
             which everything else that is read is read after it, if anything is.
-        entry: the convolution that alone reads the network's input, if there is one and it pads.
+        entry: the convolution that alone reads the network's input, if there is one, it is served
+            and it pads.
         convolution_before: norm_behind the other way round.
         reader: norm_before the other way round.
     """
@@ -46,10 +47,12 @@ class Neighbours:
                 and _apart(plan.steps[j], readers, i)
             ):
                 self.norm_before[i] = j
-        first = readers[plan.inputs[0]] if plan.inputs else []
-        served = len(first) == 1 and first[0] < len(plan.steps) and plan.steps[first[0]]
-        pads = isinstance(served, ConvStep) and served.served and served.pad > 0
-        self.entry = first[0] if pads else None
+        of_input = readers[plan.inputs[0]] if plan.inputs else []
+        self.entry: int | None = None
+        for i, step in enumerate(plan.steps):
+            pads = isinstance(step, ConvStep) and step.served and step.pad > 0
+            if pads and of_input == [i]:
+                self.entry = i
         self.convolution_before = {j: i for i, j in self.norm_behind.items()}
         self.reader = {j: i for i, j in self.norm_before.items()}
 

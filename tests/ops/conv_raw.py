@@ -13,8 +13,23 @@ import torch.nn.functional as F
 from numerics import assert_within_budget
 from torch import Tensor
 
+from cyclegan_fast.ops.reflect_conv2d import triton_implicit_tiles as implicit_tiles
+from cyclegan_fast.ops.reflect_conv2d import triton_splits
 from cyclegan_fast.ops.reflect_conv2d.beside_norm import NormOfInput
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
+
+
+def implicit_in_small_tiles(monkeypatch) -> None:
+    """Let few pixels and channels need many programs, chunks and splits."""
+    for name, value in [
+        ("TILES", dict.fromkeys(implicit_tiles.TILES, implicit_tiles.Tiles(16, 16, 16, 4, 1))),
+        ("TILE_WIDTH", 4),
+        ("PROGRAMS", 24),
+        ("MOST_CHUNKS", 3),
+    ]:
+        monkeypatch.setattr(implicit_tiles, name, value)
+    monkeypatch.setattr(triton_splits, "BLOCK", 64)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 @dataclass

@@ -6,12 +6,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from conv_raw import Layer
+from conv_raw import Layer, implicit_in_small_tiles
 
 from cyclegan_fast.ops import _triton
 from cyclegan_fast.ops.reflect_conv2d import triton_implicit as conv
 from cyclegan_fast.ops.reflect_conv2d import triton_implicit_tiles as cut
-from cyclegan_fast.ops.reflect_conv2d import triton_splits
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput
 
 pytestmark = pytest.mark.skipif(
@@ -33,15 +32,7 @@ CASES = [
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    for name, value in [
-        ("TILES", dict.fromkeys(cut.TILES, cut.Tiles(16, 16, 16, 4, 1))),
-        ("TILE_WIDTH", 4),
-        ("PROGRAMS", 24),
-        ("MOST_CHUNKS", 3),
-    ]:
-        monkeypatch.setattr(cut, name, value)
-    monkeypatch.setattr(triton_splits, "BLOCK", 64)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    implicit_in_small_tiles(monkeypatch)
 
 
 def layer(case, dtype=torch.float32, layout=torch.channels_last, **others) -> Layer:

@@ -17,14 +17,13 @@ from torch import Tensor
 
 from cyclegan_fast.ops import _triton
 from cyclegan_fast.ops.instance_norm_act import triton_bwd, triton_fwd
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import MOST_CHUNKS
 
 ELEMENTS = 1024  # of a tile: eight of a thread's at four warps, of up to four tensors at once
 # Left to itself, ptxas spills a register here and there to fit a block more on a multiprocessor;
 # told how many it may use, it takes what it needs, at most three blocks' worth (Triton 3.8).
 MOST_REGISTERS = 168
-# Programs that fill a large GPU twice over; and the most partial results that each combines.
-PROGRAMS = 256
-MOST_CHUNKS = 64
+PROGRAMS = 256  # they fill a large GPU twice over
 # Elements of a plane (of the planes side by side in a tile) that one program may take alone: in 16
 # bits they are 64 KB, still in the multiprocessor's cache when they are read again.
 RESIDENT = 32 << 10

@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+# Of an image, of a norm's own first stage too: each program of the second reads all of them.
+MOST_CHUNKS = 64
+
 
 class Moments(NamedTuple):
     """Moments of a convolution's result, by chunks of each image.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast import _extension
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import MOST_CHUNKS
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput
 
 CAPABILITY = (9, 0)
@@ -23,7 +24,6 @@ DEPTH = 64  # channels summed over at a time
 # Tiles of so many positions, and the widest image of which one's pixels fit into shared memory; of
 # 256, beside four taps' filters.
 WIDEST = {128: 512, 256: 127}
-MOST_CHUNKS = 64  # of an image: the norm's second stage reads them all in each of its programs
 PROGRAMS = 132  # multiprocessors of an H100
 MOST_PIXELS = 1 << 30  # they are counted in 32 bits
 

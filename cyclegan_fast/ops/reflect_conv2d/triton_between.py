@@ -20,6 +20,7 @@ from cyclegan_fast.ops._triton import of_call
 from cyclegan_fast.ops.instance_norm_act import triton_kernels as norm
 from cyclegan_fast.ops.instance_norm_act.triton_bwd import combined_sums
 from cyclegan_fast.ops.instance_norm_act.triton_fwd import combined_moments, inverse_deviation
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import MOST_CHUNKS
 from cyclegan_fast.ops.reflect_conv2d.calls import Statistics, Sums
 
 WARPS = 4  # as the norm's kernels have: on a GPU the order of a sum depends on it
@@ -92,10 +93,10 @@ def _block(pixels: int, channels: int) -> int:
 
 def _check(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
     dense = value.is_contiguous() and value.dtype == torch.float32
-    if value.shape != shape or not dense or (len(shape) == 4 and shape[1] > norm.MOST_CHUNKS):
+    if value.shape != shape or not dense or (len(shape) == 4 and shape[1] > MOST_CHUNKS):
         raise ValueError(
             f"reflect_conv2d: {name} must be float32 {list(shape)}, dense, of at most "
-            f"{norm.MOST_CHUNKS} chunks, got {value.dtype} {list(value.shape)}"
+            f"{MOST_CHUNKS} chunks, got {value.dtype} {list(value.shape)}"
         )
 
 

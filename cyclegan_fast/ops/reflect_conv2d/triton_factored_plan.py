@@ -9,9 +9,9 @@ from typing import NamedTuple
 import triton
 
 from cyclegan_fast.ops import _triton
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import MOST_CHUNKS
 
 LEAST = 16  # tl.dot's smallest side
-MOST_CHUNKS = 64  # of an image: a norm reads the moments or sums of all in each of its programs
 SUM_BLOCK = 256  # elements of a gradient that one program adds up: of 9,408 there are
 SPLITS = 128  # wanted of the weight's gradient: about one for each multiprocessor
 SUM_PROGRAMS = 256  # wanted of results of few channels: two for each multiprocessor

@@ -11,6 +11,7 @@ import triton
 from torch import Tensor
 
 from cyclegan_fast.ops import _triton
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import MOST_CHUNKS
 
 
 class Tiles(NamedTuple):
@@ -40,7 +41,6 @@ TILE_WIDTH = 16  # pixels side by side in a tile of backward, if the image has a
 # Wanted of the weight's gradient. A split more is that many float32 sums more to write and to read;
 # two for each of 132 multiprocessors do, for two calls share a launch.
 PROGRAMS = 264
-MOST_CHUNKS = 64  # of an image, all of which each program of a norm reads
 
 
 def tiles_of(x: Tensor) -> Tiles:

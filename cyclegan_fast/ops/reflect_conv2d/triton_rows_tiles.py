@@ -14,6 +14,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from cyclegan_fast.ops import _triton
 from cyclegan_fast.ops.reflect_conv2d import triton_operands as operands
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import MOST_CHUNKS
 
 
 class Tiles(NamedTuple):
@@ -40,7 +41,6 @@ TILES: dict[int | str, Tiles] = {
 }
 DESCRIBED_FROM = 90
 EACH = 128  # positions in a chunk of moments or sums, or a multiple
-MOST_CHUNKS = 64  # of an image: the norm's second stage reads them all in each of its programs
 # Wanted of the weight's gradient, one for each multiprocessor of an H100: a split more is that
 # many float32 sums more to write and to read, which is soon as long as the product takes.
 PROGRAMS = 132

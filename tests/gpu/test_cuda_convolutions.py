@@ -49,12 +49,14 @@ LAYERS = [
 
 
 @pytest.fixture
-def on_the_gpu(monkeypatch):
+def on_the_gpu():
     """All tensors are made there, and products of float32 are exact to float32."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    with torch.device("cuda"):
+    # Not by monkeypatch: it would delete PyTorch's settings, which lie in no __dict__.
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    with torch.backends.cudnn.flags(allow_tf32=False), torch.device("cuda"):
         yield
+    torch.set_float32_matmul_precision(before)
 
 
 def layer(case, dtype) -> conv_raw.Layer:

@@ -16,9 +16,46 @@ from cyclegan_fast.benchmark.tuning import Measured
 from cyclegan_fast.ops.reflect_conv2d import measured, table
 from cyclegan_fast.ops.reflect_conv2d.layers import ON_LOAD, Layer
 
-LIBRARY = "the library"
-FASTEST = "the fastest of each layer"
-LOADING = "the fastest, norms on load"
+
+class Way(NamedTuple):
+    """A way to choose implementations.
+
+    Attributes:
+        name: what people read.
+        fastest: from what was measured of a direction of a layer, the one it takes.
+        on_load: what does norms while it loads: "library" for none, see table.takes_norms.
+    """
+
+    name: str
+    fastest: Callable[[Measured], str]
+    on_load: str
+
+    def choice(self, found: list[Measured], asked: list[Layer]) -> measured.Choice:
+        """Return what a table is told, and note the layers that are asked about norms on load."""
+        of_layers = {each.key: self.fastest(each) for each in found}
+
+        def choose(layer: Layer, direction: str) -> str:
+            if direction != ON_LOAD:
+                return of_layers.get(layer.key(direction), "library")
+            asked.append(layer)
+            return self.on_load
+
+        return choose
+
+
+def _of_ours(each: Measured) -> str:
+    """The fastest of our kernels, which alone spare the norms beside them anything."""
+    ours = {name: t for name, t in each.microseconds.items() if name != "library"}
+    return min(ours, key=ours.__getitem__, default="library")
+
+
+LIBRARY = Way("the library", lambda _each: "library", "library")
+FASTEST = Way("the fastest of each layer", lambda each: each.fastest, "library")
+LOADING = Way("the fastest, norms on load", lambda each: each.fastest, "implicit")
+OURS = Way("our kernels", _of_ours, "library")
+OURS_LOADING = Way("our kernels, norms on load", _of_ours, "implicit")
+HOPPER_LOADING = Way("our kernels, norms on load by hopper", _of_ours, "hopper")
+WAYS = (LIBRARY, FASTEST, LOADING, OURS, OURS_LOADING, HOPPER_LOADING)
 # Makes a step; calling that makes an iteration.
 Make = Callable[[], Callable[[], object]]
 
@@ -27,7 +64,7 @@ class Steps(NamedTuple):
     """What steps took.
 
     Attributes:
-        milliseconds: of each way to choose, medians.
+        milliseconds: of each way to choose, by name, medians.
         on_load: keys of the layers that were asked whether they do norms while they load.
     """
 
@@ -35,13 +72,14 @@ class Steps(NamedTuple):
     on_load: frozenset[str]
 
     @property
-    def fastest(self) -> str:
+    def fastest(self) -> Way:
         """The way that took the least time."""
-        return min(self.milliseconds, key=lambda name: self.milliseconds[name])
+        timed = [way for way in WAYS if way.name in self.milliseconds]
+        return min(timed, key=lambda way: self.milliseconds[way.name])
 
 
 def measure(found: list[Measured], make: Make, device: torch.device, rounds: int) -> Steps:
-    """Time steps by the library, by the fastest of each layer, and with norms on load besides.
+    """Time steps in each way to choose.
 
     Args:
         found: of each layer, by itself.
@@ -49,34 +87,22 @@ def measure(found: list[Measured], make: Make, device: torch.device, rounds: int
         device: where it runs.
         rounds: turns of each.
     """
-    asked: set[str] = set()
-    fastest = {each.key: each.fastest for each in found}
-
-    def by_library(_layer: Layer, _direction: str) -> str:
-        return "library"
-
-    def by_layer(layer: Layer, direction: str) -> str:
-        return "library" if direction == ON_LOAD else fastest.get(layer.key(direction), "library")
-
-    def loading(layer: Layer, direction: str) -> str:
-        if direction != ON_LOAD:
-            return by_layer(layer, direction)
-        asked.add(layer.key(direction))
-        return "implicit"
-
-    ways = {LIBRARY: by_library, FASTEST: by_layer, LOADING: loading}
+    asked: list[Layer] = []
     milliseconds = {}
-    for name, way in ways.items():  # one at a time: three may not fit into the GPU's memory
-        times = interleaved({name: _choosing(way, make)}, device.type, rounds=rounds)
-        milliseconds[name] = times[name]["median"] * 1e3
-    return Steps(milliseconds, frozenset(asked))
+    for way in WAYS:  # one at a time: several may not fit into the GPU's memory
+        if way is HOPPER_LOADING and not any(table.why_not_loading(each) is None for each in asked):
+            continue  # it is the way before
+        run = _choosing(way.choice(found, asked), make)
+        times = interleaved({way.name: run}, device.type, rounds=rounds)
+        milliseconds[way.name] = times[way.name]["median"] * 1e3
+    return Steps(milliseconds, frozenset(layer.key(ON_LOAD) for layer in asked))
 
 
-def _choosing(way: measured.Choice, make: Make) -> Callable[[], object]:
+def _choosing(choice: measured.Choice, make: Make) -> Callable[[], object]:
     step = make()
 
     def run() -> object:
-        with table.choosing(way):
+        with table.choosing(choice):
             return step()
 
     return run
@@ -90,16 +116,15 @@ def record(found: list[Measured], steps: Steps, facts: dict[str, Any]) -> dict[s
         steps: whole ones.
         facts: the set-up that they count on.
     """
-    library = steps.fastest == LIBRARY
+    way = steps.fastest
     layers: dict[str, dict[str, Any]] = {
         each.key: {
-            "fastest": "library" if library else each.fastest,
+            "fastest": way.fastest(each),
             "microseconds": {name: round(t, 2) for name, t in each.microseconds.items()},
         }
         for each in found
     }
-    loads = "implicit" if steps.fastest == LOADING else "library"
-    layers |= {key: {"fastest": loads} for key in sorted(steps.on_load)}
+    layers |= {key: {"fastest": way.on_load} for key in sorted(steps.on_load)}
     milliseconds = {name: round(t, 3) for name, t in steps.milliseconds.items()}
     return {"format": measured.FORMAT, **facts, "steps": milliseconds, "layers": layers}
 
@@ -107,4 +132,4 @@ def record(found: list[Measured], steps: Steps, facts: dict[str, Any]) -> dict[s
 def lines(steps: Steps) -> Iterator[str]:
     """Yield what is to be said of whole steps."""
     times = ", ".join(f"{name} {ms:.2f}" for name, ms in steps.milliseconds.items())
-    yield f"a whole step: {times} ms; trainings take {steps.fastest}"
+    yield f"a whole step: {times} ms; trainings take {steps.fastest.name}"

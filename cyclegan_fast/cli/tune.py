@@ -20,7 +20,8 @@ sizes that were measured, as long as the GPU, PyTorch, Triton, cuDNN and this pa
 remove it and they do not. A second call adds other sizes.
 
 Each is measured by itself; then whole steps are, by the library alone, by the fastest of each
-layer, and with norms done while the next convolution loads. The fastest step decides. Takes a few
+layer, by our kernels alone, and with norms done while the next convolution loads. The fastest step
+decides. Takes a few
 minutes. Nothing is ever measured otherwise."""
 SMALLEST = 32
 

@@ -18,7 +18,7 @@ from cyclegan_fast.ops.instance_norm_act.autograd import STEM as NORM
 from cyclegan_fast.ops.reflect_conv2d.layers import Layer
 from cyclegan_fast.ops.reflect_conv2d.table import choose, may_choose, takes_norms
 
-# The implementation that does norms while it loads.
+# The implementation that does norms while it loads in all directions.
 LOADING = "implicit"
 
 
@@ -52,7 +52,7 @@ def loads_norms(tools: Tools, step: ConvStep, x: Tensor, pad: int) -> bool:
         pad: pixels that this norm mirrors on each side.
     """
     layer = layer_of(tools, step, x, pad, read=False)
-    return layer is not None and takes_norms(layer)
+    return layer is not None and takes_norms(layer) is not None
 
 
 def by_library(tools: Tools, step: ConvStep, x: Tensor) -> bool:
@@ -97,7 +97,9 @@ def serving(
         read: the weight, and not only its sizes.
     """
     if loaded is not None:
-        return LOADING, layer_of(tools, step, x, loaded.pad, read=read)
+        layer = layer_of(tools, step, x, loaded.pad, read=read)
+        name = None if layer is None or direction != "forward" else takes_norms(layer)
+        return name or LOADING, layer
     layer = layer_of(tools, step, x, 0, read=False)
     name = "library" if layer is None else choose(direction, backend.policy(), layer)
     if layer is None or name == "library":

@@ -24,7 +24,7 @@ CASES = [
     Case("gradient_of_weight", (1, 4, 6, 6), (4, 4, 4, 4), 1, 2, "zeros", torch.bfloat16, True),
     Case("gradient_of_weight", (1, 3, 9, 9), (16, 3, 7, 7), 3, 1, "reflect", torch.float32, True),
 ]
-STEPS = tuned_steps.Steps({tuned_steps.LIBRARY: 2.0, tuned_steps.FASTEST: 1.0}, frozenset())
+STEPS = tuned_steps.Steps({"the library": 2.0, "the fastest of each layer": 1.0}, frozenset())
 needs_interpreter = pytest.mark.skipif(not _triton.INTERPRETED, reason="interpreted, on the CPU")
 
 
@@ -96,14 +96,20 @@ def test_what_is_written_is_read_and_followed(tmp_path, monkeypatch, capsys):
         measured.forget()
 
 
-@pytest.mark.parametrize("fastest", [tuned_steps.LIBRARY, tuned_steps.FASTEST, tuned_steps.LOADING])
-def test_the_fastest_step_decides(fastest, monkeypatch):
+@pytest.mark.parametrize(
+    ("fastest", "hopper"),
+    [(way, False) for way in tuned_steps.WAYS[:-1]] + [(way, True) for way in tuned_steps.WAYS],
+    ids=lambda value: getattr(value, "name", f"hopper {value}"),
+)
+def test_the_fastest_step_decides(fastest, hopper, monkeypatch):
     x, weight = torch.zeros(1, 16, 10, 10), torch.zeros(16, 16, 3, 3)
     x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
     layer = Layer(x, weight)
     monkeypatch.setattr(table, "why_not", lambda *_: None)
+    monkeypatch.setattr(table, "why_not_loading", lambda _layer: None if hopper else "no")
     key = layer.key("forward")
-    found = [tuning.Measured(key, {"library": 2.0, "rows": 1.0}, 1, {})]
+    times = {"library": 2.0, "rows": 3.0, "implicit": 4.0}
+    found = [tuning.Measured(key, times, 1, {})]
     chosen = []
 
     def make():
@@ -113,16 +119,22 @@ def test_the_fastest_step_decides(fastest, monkeypatch):
     def timed(contenders, _device, rounds):
         for run in contenders.values():
             run()
-        return {name: {"median": 1e-3 * (1 + (name != fastest))} for name in contenders}
+        return {name: {"median": 1e-3 * (1 + (name != fastest.name))} for name in contenders}
 
     monkeypatch.setattr(tuned_steps, "interleaved", timed)
     steps = tuned_steps.measure(found, make, CPU, 1)
-    assert chosen == [("library", False), ("rows", False), ("rows", True)]
-    assert steps.fastest == fastest and fastest in next(iter(tuned_steps.lines(steps)))
+    of_steps = [("library", None), ("library", None), ("library", "implicit")]
+    of_steps += [("rows", None), ("rows", "implicit"), ("rows", "hopper")]
+    assert chosen == of_steps[: len(of_steps) - (not hopper)]
+    assert steps.fastest is fastest and fastest.name in next(iter(tuned_steps.lines(steps)))
     layers = tuned_steps.record(found, steps, {})["layers"]
-    assert layers[key]["fastest"] == ("library" if fastest == tuned_steps.LIBRARY else "rows")
-    loads = "implicit" if fastest == tuned_steps.LOADING else "library"
-    assert layers[layer.key(ON_LOAD)]["fastest"] == loads
+    taken, loads = of_steps[tuned_steps.WAYS.index(fastest)]
+    assert layers[key]["fastest"] == taken
+    assert layers[layer.key(ON_LOAD)]["fastest"] == (loads or "library")
+
+
+def test_the_fastest_of_our_kernels_is_the_librarys_where_none_serves():
+    assert tuned_steps.OURS.fastest(tuning.Measured("a", {"library": 1.0}, 1, {})) == "library"
 
 
 def test_measurements_of_another_set_up_do_not_count(tmp_path):

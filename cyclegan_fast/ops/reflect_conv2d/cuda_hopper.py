@@ -40,11 +40,29 @@ class Tile(NamedTuple):
 
 def why_not(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
     """Return why a call is not served, or None."""
+    if padding:
+        return "the image must be padded already"
+    return _why_not(x, weight, stride)
+
+
+def why_not_loading(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
+    """Return why a forward call with a norm on load is not served, or None.
+
+    Args:
+        x: what the norm reads.
+        weight: of the convolution.
+        padding: pixels of the norm's result that are mirrored on each side.
+        stride: of the convolution.
+    """
+    if padding != 1:
+        return "a norm's result is padded by 1 while it is loaded"
+    return _why_not(x, weight, stride, border=1)
+
+
+def _why_not(x: Tensor, weight: Tensor, stride: int, border: int = 0) -> str | None:
     reason = _why_not_on(x.device)
     if reason is not None:
         return reason
-    if padding:
-        return "the image must be padded already"
     if stride != 1 or weight.shape[2:] != (3, 3):
         return "the kernel must be 3x3 and the stride 1"
     if x.dtype not in (torch.float16, torch.bfloat16):
@@ -53,8 +71,8 @@ def why_not(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
         return f"channels must be multiples of {DEPTH}"
     if not all(t.permute(0, 2, 3, 1).is_contiguous() for t in (x, weight)):
         return "x and weight must be dense in channels_last"
-    if x.shape[3] > WIDEST[128]:
-        return f"x must be at most {WIDEST[128]} pixels wide"
+    if x.shape[3] + 2 * border > WIDEST[128]:
+        return f"x must be at most {WIDEST[128]} pixels wide, its border counted"
     if x.numel() // x.shape[1] >= MOST_PIXELS:
         return f"x must have fewer than {MOST_PIXELS} pixels"
     return None

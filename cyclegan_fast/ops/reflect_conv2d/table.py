@@ -162,20 +162,32 @@ def may_choose(device: torch.device, dtype: torch.dtype) -> bool:
     return policy == "triton" or (policy == "auto" and known)
 
 
-def takes_norms(layer: Layer) -> bool:
-    """Return whether a layer does the norms beside it while it loads, in all of its directions.
+def takes_norms(layer: Layer) -> str | None:
+    """Return what makes the forward of a layer that does the norms beside it while it loads.
 
-    The implicit GEMM can: it reads what the norm before it would have read, and the gradient that
-    the norm behind it would have read. It does where a measurement, or a run's own choice, says so.
+    None of a layer that does not. The implicit GEMM can in all of its directions: it reads what the
+    norm before it would have read, and the gradient that the norm behind it would have read. Where
+    Hopper's kernel is chosen, that makes the forward of what it serves, and the implicit GEMM the
+    rest. A measurement, or a run's own choice, says so.
 
     Args:
         layer: what is computed; x is what the norm before it reads, padding what it pads by.
     """
     policy = backend.policy()
     if policy in ("native", "reference") or why_not("implicit", layer) is not None:
-        return False
+        return None
     found = (choice(layer, ON_LOAD) for choice, _ in _choices(policy, layer))
-    return next((name for name in found if name is not None), None) == "implicit"
+    chosen = next((name for name in found if name is not None), None)
+    if chosen == "hopper" and why_not_loading(layer) is not None:
+        return "implicit"
+    return chosen if chosen in ("implicit", "hopper") else None
+
+
+def why_not_loading(layer: Layer) -> str | None:
+    """Return None if Hopper's kernel can do the norm before a layer while it loads, or why not."""
+    if layer.kind != "reflect":
+        return f"it is not made for a convolution of the kind {layer.kind!r}"
+    return implementation("hopper").why_not_loading(*layer[:4])
 
 
 def explain(x: Tensor, weight: Tensor, padding: int = 0, stride: int = 1) -> str:

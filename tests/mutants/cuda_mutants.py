@@ -13,6 +13,7 @@ from mutant import Mutant
 INDEX, REDUCE, FOLD = "common/index.cuh", "common/reduce.cuh", "common/fold.cuh"
 NCHW_FWD, NCHW_BWD = "ops/instance_norm_act_nchw_fwd.cu", "ops/instance_norm_act_nchw_bwd.cu"
 NHWC_FWD, NHWC_BWD = "ops/instance_norm_act_nhwc_fwd.cu", "ops/instance_norm_act_nhwc_bwd.cu"
+NHWC_GRADIENT = "ops/instance_norm_act_nhwc_bwd.cuh"
 ACTIVATION = "ops/instance_norm_act_activation.cuh"
 GENERATOR, POOL = "ops/generator_loss.cu", "ops/pool_exchange.cu"
 AUGMENT = "ops/augment.cu"
@@ -121,7 +122,7 @@ MUTANTS = [
            "constants.offset[c] = -scale", "constants.offset[c] = scale"),
     Mutant("the deviations' part is dropped", NHWC_BWD, "(offset[i] + slope[i] * d)",
            "(offset[i])"),
-    Mutant("the pad's adjoint is dropped", NHWC_BWD, "if (grad_y && p.grid.pad > 0)",
+    Mutant("the pad's adjoint is dropped", NHWC_GRADIENT, "if (grad_y && p.grid.pad > 0)",
            "if (false)"),
     Mutant("the sums are those of the second chunk", NHWC_BWD, "if (at.chunk == 0) {\n    p.sums",
            "if (at.chunk == 1) {\n    p.sums"),

@@ -24,6 +24,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import count_convolutions as convolutions
+import count_norms as norms
 import harness
 import least_bytes
 import torch
@@ -62,7 +63,6 @@ TWO_STAGES = {
     "generator_loss",
     "adam_",  # steps counted; weights updated
 }
-NORM_FORWARD = ("instance_norm_act", "instance_norm_act_fwd")
 # What least_bytes.py counts too; every other operation is a term beyond it.
 IN_THE_LEAST = {
     "fprop",
@@ -145,10 +145,10 @@ class Counter(TorchDispatchMode):
                 group = "pictures put in" if name.endswith("copy") else "pads"
                 self.groups[group].add(name, 1, _bytes(args))
             elif name.endswith(("_fwd", "_bwd", "_pair")):  # the last argument is the workspace
-                calls = _calls_of_a_pair(args) if name.endswith("_pair") else [args]
+                calls = norms.calls_of_a_pair(args) if name.endswith("_pair") else [args]
                 name = name.removesuffix("_pair")
-                moved = sum(_bytes(call[:-1]) + _read_again(name, call) for call in calls)
-                self.groups["norms"].add(name, _pair_launches(name, calls), moved)
+                moved = sum(_bytes(call[:-1]) + norms.read_again(name, call) for call in calls)
+                self.groups["norms"].add(name, norms.pair_launches(name, calls), moved)
         elif func.namespace == "cyclegan_fast" and name.startswith("reflect_conv2d"):
             # One operation to the dispatcher, which does not see what is called inside.
             forward = name == "reflect_conv2d"
@@ -158,9 +158,9 @@ class Counter(TorchDispatchMode):
             for group, part, moved in counted(args, result):
                 self.groups[group].add(part, 1, moved)
         elif func.namespace == "cyclegan_fast":
-            launches = _norm_launches(name, args) if "norm" in name else 1 + (name in TWO_STAGES)
+            launches = norms.launches(name, args) if "norm" in name else 1 + (name in TWO_STAGES)
             group = next((group for part, group in OURS.items() if part in name), "pads")
-            moved = _bytes(args, kwargs, result) + _read_again(name, args, result)
+            moved = _bytes(args, kwargs, result) + norms.read_again(name, args, result)
             if name == "pool_exchange":  # of the pool a row for each picture, read and written
                 moved = 4 * _bytes(result)
             if result is None:  # it writes into its arguments; copies it writes and never reads
@@ -178,52 +178,6 @@ class Counter(TorchDispatchMode):
                 moved += _bytes(*_written(func, args, kwargs))
             self.groups[group].add(name, 1, moved)
         return result
-
-
-def _norm_launches(name: str, args) -> int:
-    """Statistics (or sums) and writing are one launch where nothing lies between them."""
-    x = args[0] if name in NORM_FORWARD else args[2]
-    layout = _common.memory_format(x) == torch.channels_last
-    kernels = _common.kernels("instance_norm_act", "native")
-    return 2 if kernels.instance_norm_act_workspace(*x.shape, layout, "cuda") else 1
-
-
-def _calls_of_a_pair(args) -> list[list]:
-    """Return the arguments of both calls; an empty tensor in a list stands for none."""
-    calls = []
-    for i in range(2):
-        own = [arg[i] if isinstance(arg, (list, tuple)) else arg for arg in args]
-        calls.append([None if isinstance(a, Tensor) and not a.numel() else a for a in own])
-    return calls
-
-
-def _pair_launches(name: str, calls: list[list]) -> int:
-    """Two calls share their launches in channels_last; one is what it is."""
-    x = calls[0][0 if name in NORM_FORWARD else 2]
-    shared = _common.memory_format(x) == torch.channels_last
-    return _norm_launches(name, calls[0]) * (1 if shared else len(calls))
-
-
-def _read_again(name: str, args, result=None) -> int:
-    """What the second stage reads that the first has read: x, and the gradient of the sum.
-
-    One launch finds it in the cache.
-    """
-    if "norm" not in name or _norm_launches(name, args) == 1:
-        return 0
-    if name in NORM_FORWARD:
-        return size(args[0])
-    if name == "instance_norm_act_bwd":
-        grad_y, grad_skip, x = args[:3]
-        kept = args[11]
-        again = [kept] if kept is not None else [g for g in (grad_y, grad_skip) if g is not None]
-        return size(x) + sum(map(size, again))
-    if name == "instance_norm_act_backward":
-        grad_y, grad_skip, x = args[:3]
-        kept = result[1]  # where the first stage has left the sum
-        again = [kept] if kept.numel() else [g for g in (grad_y, grad_skip) if g is not None]
-        return size(x) + sum(map(size, again))
-    return 0
 
 
 def _written(func, args, kwargs) -> list:

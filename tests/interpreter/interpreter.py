@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import quick
 import torch
 import triton.language as tl
 from triton.runtime import interpreter
@@ -56,13 +57,16 @@ def install() -> None:
     _repair_bfloat16()
     _repair_index()
     _repair_sum()
+    quick.install(KernelError)
     _patch_once()
     _check_memory()
     _follow_tables()
 
 
 def _is_bfloat16(value: Any) -> bool:
-    return isinstance(value, TensorHandle) and value.dtype.scalar == tl.bfloat16
+    # The data first: comparing Triton's types is slow.
+    found = isinstance(value, TensorHandle) and value.data.dtype.char == "H"
+    return found and value.dtype.scalar == tl.bfloat16
 
 
 def _widened(data: np.ndarray) -> np.ndarray:

@@ -23,9 +23,9 @@ from cyclegan_fast.ops.reflect_conv2d.beside_norm import Normalised
 from cyclegan_fast.ops.reflect_conv2d.calls import OfWeight
 
 F32, BF16 = torch.float32, torch.bfloat16
-# x and weight: one window; five images of one row, a warpgroup without filters; rows of two steps,
-# the first of which is full.
-ONE = ((1, 64, 3, 3), (64, 64, 3, 3))
+# x and weight: one window, three groups of 64 channels; five images of one row, a warpgroup without
+# filters; rows of two steps, the first of which is full.
+ONE = ((1, 192, 3, 3), (64, 192, 3, 3))
 ODD = ((5, 128, 3, 7), (192, 128, 3, 3))
 WIDE = ((1, 64, 4, 70), (128, 64, 3, 3))
 # Three layers of two images each.

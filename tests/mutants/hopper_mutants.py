@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Faults of the kernel for Hopper, each a change of a file under csrc.
+"""Faults of the kernels for Hopper, each a change of a file under csrc.
 
 The emulator does not run what csrc/common/hopper.cuh and hopper_products.cuh say in PTX, and its
 memory is sequentially consistent: fences are noticed where hopper_emulator.cpp asks for them. The
@@ -14,6 +14,7 @@ from mutant import Mutant
 STEM = "ops/reflect_conv2d_hopper"
 KERNEL, WALK, SIZES = f"{STEM}.cu", f"{STEM}.cuh", f"{STEM}.h"
 LOAD, LEFT, DESCRIPTOR = f"{STEM}_load.cuh", f"{STEM}_left.cuh", "common/hopper.cuh"
+OF_WEIGHT, WEIGHT_WALK, WEIGHT_SIZES = (f"{STEM}_weight.{end}" for end in ("cu", "cuh", "h"))
 
 MUTANTS = [
     Mutant("a descriptor's offsets are exchanged", DESCRIPTOR,
@@ -109,4 +110,68 @@ MUTANTS = [
            "place.w * norm.skip.h + place.h * norm.skip.w"),
     Mutant("sums of a tile go on into the next", LEFT,
            "column[0] = column[1] = 0;", "column[0] = 0;"),
+    Mutant("planes of the image lack the two pixels more", WEIGHT_SIZES, "(kWeightPixels + 3) * 16",
+           "(kWeightPixels + 1) * 16"),
+    Mutant("biases do not lie behind all weights", WEIGHT_SIZES,
+           "return call[0].weight ? int64_t{groups} * filters", "return call[0].weight ? filters"),
+    Mutant("channels of a split are counted by filters", WEIGHT_WALK,
+           "channel = unit % a.channel_tiles", "channel = unit % a.filter_tiles % a.channel_tiles"),
+    Mutant("rows of taps take turns with splits", WEIGHT_WALK,
+           "    row = unit % a.rows;\n    unit /= a.rows;\n", "    row = unit % a.rows;\n"),
+    Mutant("the second call's gradient is the first's", WEIGHT_WALK, "call = unit / a.p.groups;",
+           "call = 0;"),
+    Mutant("every split begins where the sum does", WEIGHT_WALK, "begin = split * a.p.each;",
+           "begin = 0;"),
+    Mutant("a warpgroup without filters multiplies", WEIGHT_WALK,
+           "a.p.filters - filter > 64 ? 2 : 1", "2"),
+    Mutant("steps beyond the sum have pixels", WEIGHT_WALK, "pixels = step < a.steps ?",
+           "pixels = step <= a.steps ?"),
+    Mutant("a row's second step is its first", WEIGHT_WALK,
+           "(within - row * static_cast<int>(a.across.divisor)) * kWeightPixels", "0"),
+    Mutant("pixels behind the row are read", WEIGHT_WALK, "from + at, k < there);",
+           "from + int64_t{k} * of + plane * kWidest<T>, true);"),
+    Mutant("a tanh's derivative is left out", WEIGHT_WALK, "if (own && k < there)",
+           "if (false)"),
+    Mutant("every layer reads the first one's images", WEIGHT_WALK,
+           "u.layer * static_cast<int>(a.p.n) * (a.p.height - 2) + step.row", "step.row"),
+    Mutant("images have no more rows than results", WEIGHT_WALK,
+           "static_cast<uint32_t>(row))) * 2;", "static_cast<uint32_t>(row))) * 0;"),
+    Mutant("every row of taps reads the first one's pixels", WEIGHT_WALK, "(of_image + u.row)",
+           "(of_image)"),
+    Mutant("a slot's phase does not alternate", WEIGHT_WALK, "number / ring.count % 2", "0"),
+    Mutant("steps are written over while they are read", WEIGHT_WALK,
+           "    ring.wait_until_empty();\n", ""),
+    Mutant("loads of a step are not waited for", WEIGHT_WALK, "    wait_for_copies();\n", ""),
+    Mutant("products may not see what was loaded", WEIGHT_WALK, "    publish_to_products();\n", ""),
+    Mutant("a tap is two pixels further on", OF_WEIGHT, "(k * 16 + s) * 16)",
+           "(k * 16 + 2 * s) * 16)"),
+    Mutant("a descriptor's planes and pixels are exchanged", OF_WEIGHT,
+           "8 * 16,\n                                              kImagePlane",
+           "kImagePlane,\n                                              8 * 16"),
+    Mutant("the second warpgroup has the first one's filters", OF_WEIGHT,
+           "planes + warpgroup * 8 * kGradPlane", "planes"),
+    Mutant("sums begin anew with every step", OF_WEIGHT, "step > 0 || k > 0", "k > 0"),
+    Mutant("steps are given away while they are read", OF_WEIGHT,
+           "    wait_for_products<1>();\n", ""),
+    Mutant("a sum is written before it is there", OF_WEIGHT, "  wait_for_products<0>();\n", ""),
+    Mutant("a warpgroup without filters gives no step back", OF_WEIGHT,
+           "if (threadIdx.x % 32 == 0) arrive(ring.empty + ring.at);", ""),
+    Mutant("every split's sum goes where the first one's does", OF_WEIGHT,
+           "call.workspace + u.split * a.elements", "call.workspace"),
+    Mutant("every layer's gradient is the first one's", OF_WEIGHT,
+           "int64_t{u.layer} * a.p.filters + u.filter", "u.filter"),
+    Mutant("a gradient is written in the wrong dtype", OF_WEIGHT,
+           "!direct || a.p.weight_dtype == Dtype::kFloat32", "true"),
+    Mutant("bias is the sum of eight rows twice", OF_WEIGHT, "rounded<Out>(bias[2])",
+           "rounded<Out>(bias[0])"),
+    Mutant("bias is counted twice", OF_WEIGHT, "lane = rounded<T>(1)", "lane = rounded<T>(2)"),
+    Mutant("one loader of a step is not waited for", OF_WEIGHT, "ring.make(32, kHopperWarps)",
+           "ring.make(31, kHopperWarps)"),
+    Mutant("the last split is left out", OF_WEIGHT, "split < a.splits; ++split",
+           "split < a.splits - 1; ++split"),
+    Mutant("splits are added from the last one", OF_WEIGHT,
+           "load_vector<float, kSumVector>(partial)", "load_vector<float, kSumVector>("
+           "call.workspace + at + (a.splits - 1 - split) * a.elements)"),
+    Mutant("the bias's sums go behind the weight", OF_WEIGHT, "(bias ? at - a.of_weight : at)",
+           "at"),
 ]  # fmt: skip

@@ -172,9 +172,9 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
   }
 }
 
-constexpr int kSumThreads = 256, kSumVector = 4;
+constexpr int kSumThreads = 256, kSumVector = 4, kSumLoads = 8;
 
-// Adds the splits' sums, in their order, four neighbours to a thread.
+// Adds the splits' sums, in their order, four neighbours to a thread; several loads are under way.
 template <typename T>
 __global__ void __launch_bounds__(kSumThreads)
     reflect_conv2d_hopper_sum_kernel(const __grid_constant__ HopperWeightArguments a) {
@@ -182,12 +182,17 @@ __global__ void __launch_bounds__(kSumThreads)
   const int64_t at = (int64_t{blockIdx.x} * kSumThreads + threadIdx.x) * kSumVector;
   if (at >= a.elements) return;
   float total[kSumVector] = {};
-  const float* partial = call.workspace + at;
-#pragma unroll 8
-  for (int split = 0; split < a.splits; ++split, partial += a.elements) {
-    const auto theirs = load_vector<float, kSumVector>(partial);
+  for (int first = 0; first < a.splits; first += kSumLoads) {
+    Vector<float, kSumVector> loaded[kSumLoads];
 #pragma unroll
-    for (int i = 0; i < kSumVector; ++i) total[i] += theirs.lane[i];
+    for (int i = 0; i < kSumLoads; ++i) {
+      const int split = min(first + i, a.splits - 1);
+      loaded[i] = load_vector<float, kSumVector>(call.workspace + split * a.elements + at);
+    }
+#pragma unroll
+    for (int i = 0; i < kSumLoads; ++i)
+#pragma unroll
+      for (int k = 0; k < kSumVector; ++k) total[k] += first + i < a.splits ? loaded[i].lane[k] : 0;
   }
   const bool bias = at >= a.of_weight;
   const Dtype dtype = bias ? a.p.bias_dtype : a.p.weight_dtype;

@@ -147,7 +147,7 @@ def workspace(out_shape: Sequence[int], weight_shape: Sequence[int], groups: int
 
 def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> None:
     """Write the gradients of the weights and the biases that are not None."""
-    grad_y, y, x, of_weight, of_bias, work, norms, of_norms, groups = zip(*calls, strict=True)
+    grad_y, y, x, grad_weight, grad_bias, work, norms, of_norms, groups = zip(*calls, strict=True)
     if any(norm is not None for norm in (*norms, *of_norms)):
         raise ValueError(
             "reflect_conv2d: 'hopper' applies no norm to what a weight's gradient loads; "
@@ -165,7 +165,7 @@ def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> 
             _or_empty(g if g is None or groups[0] == 1 else g.flatten(0, 1), like)
             for g, like in zip(of_calls, x, strict=True)
         ]
-        for of_calls in (of_weight, of_bias)
+        for of_calls in (grad_weight, grad_bias)
     )
     ops.reflect_conv2d_hopper_bwd_weight(
         grad_y, y, x, groups[0], split.columns, split.each, of_weight, of_bias, work

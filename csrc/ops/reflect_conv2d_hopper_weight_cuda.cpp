@@ -90,6 +90,8 @@ void bwd_weight(Tensors grad_y,     // [groups N, C_out, H - 2, W - 2]
   p.bias_dtype = written_dtype(check, "grad_bias", grad_bias[0], p.dtype);
   for (size_t i = 0; i < grad_y.size(); ++i) {
     HopperWeightCall& call = p.call[i];
+    if ((grad_weight[i].numel() > 0) != with_weight || (grad_bias[i].numel() > 0) != with_bias)
+      check.fail("grad_weight and grad_bias", "given for all calls or for none", "both");
     call.grad_y = image(check, "grad_y", grad_y[i], of_grad, p.dtype);
     if (y[i]) call.y = image(check, "y", *y[i], of_grad, p.dtype);
     call.x = image(check, "x", x[i], of_x, p.dtype);

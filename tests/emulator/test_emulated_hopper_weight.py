@@ -54,6 +54,16 @@ def test_gradient_of_weight(shapes, dtype, splits):
         assert (call.workspace.numel() > 0) == (splits and shapes is not ONE)
 
 
+def test_a_split_that_is_shorter_by_two_steps(splits, monkeypatch):
+    """Those have no pixel, and release what the step before them has read."""
+    if not splits:
+        pytest.skip("once is enough")
+    monkeypatch.setattr(hopper, "WEIGHT_PROGRAMS", 12)
+    shapes = ((1, 64, 12, 5), (128, 64, 3, 3))
+    assert hopper._split((1, 128, 10, 3), 64, 1) == (64, 3, 4)
+    layer(*shapes).check_gradient_of_weight(dtype=F32)
+
+
 def test_two_calls_are_each_alone():
     layer(*WIDE, alone=True).check_gradient_of_weight()
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_emulated_hopper import (  # noqa: F401
-    DTYPES,
     drawn,
     empty,
     pytestmark,
@@ -28,8 +27,9 @@ F32, BF16 = torch.float32, torch.bfloat16
 ONE = ((1, 192, 3, 3), (64, 192, 3, 3))
 ODD = ((5, 128, 3, 7), (192, 128, 3, 3))
 WIDE = ((1, 64, 4, 70), (128, 64, 3, 3))
+FEW = ((1, 64, 4, 20), (128, 64, 3, 3))
 # Three layers of two images each.
-LAYERS = ((6, 64, 5, 7), (128, 64, 3, 3))
+LAYERS = ((6, 64, 4, 7), (128, 64, 3, 3))
 
 
 @pytest.fixture(params=["direct", "splits"], autouse=True)
@@ -47,8 +47,11 @@ def layer(shape, weight_shape, dtype=BF16, **others):
     return Layer(hopper, F.conv2d, shape, weight_shape, 0, 1, dtype, layout, **others)
 
 
-@pytest.mark.parametrize("shapes", [ONE, ODD, WIDE], ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("shapes", "dtype"),
+    [(ONE, BF16), (ODD, BF16), (WIDE, BF16), (FEW, torch.float16)],
+    ids=str,
+)
 def test_gradient_of_weight(shapes, dtype, splits):
     for call in layer(*shapes, dtype).check_gradient_of_weight(dtype=F32):
         assert (call.workspace.numel() > 0) == (splits and shapes is not ONE)
@@ -65,20 +68,19 @@ def test_a_split_that_is_shorter_by_two_steps(splits, monkeypatch):
 
 
 def test_two_calls_are_each_alone():
-    layer(*WIDE, alone=True).check_gradient_of_weight()
+    layer(*FEW, alone=True).check_gradient_of_weight()
 
 
 def test_groups(splits):
-    for call in layer(*LAYERS).check_gradient_of_weight(groups=3, dtype=F32):
-        for k in range(call.groups):
-            one = layer_of(call, k)
-            size = hopper.workspace(one.grad_y.shape, LAYERS[1])
-            written = (torch.empty_like(g) for g in (one.grad_weight, one.grad_bias))
-            alone = OfWeight(*one[:3], *written, torch.empty(size))
-            hopper.gradient_of_weight([alone], 0, 1)
-            if not splits:  # the same sums in the same order
-                assert torch.equal(alone.grad_weight, one.grad_weight)
-                assert torch.equal(alone.grad_bias, one.grad_bias)
+    calls = layer(*LAYERS).check_gradient_of_weight(groups=3, dtype=F32)
+    if splits:
+        return
+    for one in (layer_of(calls[1], k) for k in range(3)):  # the same sums in the same order
+        written = (torch.empty_like(g) for g in (one.grad_weight, one.grad_bias))
+        alone = OfWeight(*one[:3], *written, torch.empty(0))
+        hopper.gradient_of_weight([alone], 0, 1)
+        assert torch.equal(alone.grad_weight, one.grad_weight)
+        assert torch.equal(alone.grad_bias, one.grad_bias)
 
 
 @pytest.mark.parametrize("needs", [(True, False), (False, True)], ids=str)
@@ -87,7 +89,7 @@ def test_what_is_wanted_in_the_dtype_of_x_behind_tanh(needs):
 
 
 def test_an_image_far_from_zero():
-    layer(*ODD, centre=1000.0).check_gradient_of_weight(dtype=F32)
+    layer(*FEW, centre=1000.0).check_gradient_of_weight(dtype=F32)
 
 
 def single_call(shapes=ODD, dtype=BF16):

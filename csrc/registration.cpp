@@ -69,8 +69,8 @@ STABLE_TORCH_LIBRARY(cyclegan_fast_C, library) {
       "Tensor(a!) factors) -> ()");
   library.def("reflect_conv2d_winograd_gather(Tensor products, Tensor(a!) grad_weight) -> ()");
 
-  // On a GPU of compute capability 9.0 alone, see reflect_conv2d_hopper.h; one call or two. Empty
-  // moments or partial are none.
+  // On a GPU of compute capability 9.0 alone, see reflect_conv2d_hopper.h and ..._hopper_weight.h;
+  // one call or two. Of what is written an empty tensor is none.
   library.def(
       "reflect_conv2d_hopper_fwd(Tensor[] x, Tensor[] weight, Tensor?[] bias, "
       "Tensor?[] norm_mean, Tensor?[] norm_rstd, Tensor?[] norm_weight, Tensor?[] norm_bias, "
@@ -81,6 +81,10 @@ STABLE_TORCH_LIBRARY(cyclegan_fast_C, library) {
       "int columns, int each, Tensor?[] norm_x, Tensor?[] norm_mean, Tensor?[] norm_rstd, "
       "Tensor?[] norm_weight, Tensor?[] norm_bias, Tensor?[] norm_skip, int act, "
       "float negative_slope, int pad, Tensor(a!)[] grad_x, Tensor(b!)[] partial) -> ()");
+  library.def(
+      "reflect_conv2d_hopper_bwd_weight(Tensor[] grad_y, Tensor?[] y, Tensor[] x, int groups, "
+      "int columns, int each, Tensor(a!)[] grad_weight, Tensor(b!)[] grad_bias, "
+      "Tensor(c!)[] workspace) -> ()");
 
   library.def("reflect_pad2d_fwd(Tensor x, int pad, Tensor(a!) y) -> ()");
   library.def("reflect_pad2d_copy(Tensor x, int pad, Tensor(a!) y) -> ()");

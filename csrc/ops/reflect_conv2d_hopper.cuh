@@ -11,7 +11,6 @@
 
 namespace cyclegan_fast {
 
-constexpr int kTaps = 9;
 constexpr int kWarpgroup = 128;
 constexpr int kLoaders = 96;  // three warps of the first warpgroup; the fourth fetches filters
 constexpr int kMultipliers = 2 * kWarpgroup;

@@ -14,6 +14,7 @@
 
 namespace cyclegan_fast {
 
+constexpr int kTaps = 9;
 constexpr int kHopperMostCalls = 2;
 constexpr int kHopperDepth = 64;  // channels that are summed over at a time
 constexpr int kHopperShared = 227 << 10;

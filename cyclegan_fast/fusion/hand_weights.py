@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Gradients of weights by hand: of all runs of a step at once, and of all layers that are alike.
 
-Each layer's is taken when the last run has come by it. Where Triton takes it, and other layers of
-the network are alike, it waits for them: all of them are one launch then, which has work for a
-whole GPU without cutting the sum over pixels into parts.
+Each layer's is taken when the last run has come by it. Where kernels of ours take it, and other
+layers of the network are alike, it waits for them: all of them are one launch then, which has work
+for a whole GPU without cutting the sum over pixels into parts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cyclegan_fast.fusion.hand_steps import Tools
 from cyclegan_fast.ops import _into
 
 # Those that take several layers in a launch.
-OF_SEVERAL = ("rows", "implicit")
+OF_SEVERAL = ("rows", "implicit", "hopper")
 Steps = Generator[_into.Call, None, None]
 
 

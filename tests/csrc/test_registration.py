@@ -28,7 +28,7 @@ WITHOUT_TENSORS = {
 # From what a Triton convolution has left: there is none on a CPU. And Hopper's own convolution.
 CUDA_ALONE = {
     f"instance_norm_act_{way}{pair}" for way in ("finish", "bwd_finish") for pair in ("", "_pair")
-} | {f"reflect_conv2d_hopper_{way}" for way in ("fwd", "bwd")}
+} | {f"reflect_conv2d_hopper_{way}" for way in ("fwd", "bwd", "bwd_weight")}
 
 
 def declared() -> dict[str, torch.FunctionSchema]:

@@ -97,8 +97,12 @@ def library(name: str, sources: dict[Path, tuple[str, ...]], sanitize: bool) -> 
     flags_text = " ".join(common).replace(str(CSRC), "csrc")
 
     def unit(source: Path) -> Path:
-        # Only sources of that name include headers of that name.
-        seen = [path for path in headers if "hopper" not in path.stem or "hopper" in source.stem]
+        # Only sources of such a name include headers of that name.
+        seen = [
+            path
+            for path in headers
+            if all(n in source.stem or n not in path.stem for n in ("hopper", "hopper_weight"))
+        ]
         basis = [flags_text, torch.__version__, *(path.read_text() for path in seen)]
         name = f"{source.stem}-{_digest(*basis, *sources[source], source.read_text())}.o"
         command = [*common, *sources[source], "-c", str(source)]

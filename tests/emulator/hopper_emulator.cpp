@@ -90,9 +90,9 @@ uint32_t element_address(uint64_t descriptor, int row, int k, bool transposed) {
   const auto swizzle = static_cast<uint32_t>(descriptor >> 62);
   const auto r = static_cast<uint32_t>(row), c = static_cast<uint32_t>(k);
   if (swizzle == 0) {
-    if (transposed) throw Error("a transposed operand without a pattern is not emulated");
     if (base != 0) throw Error("a base offset without a pattern");
-    return start + r % 8 * 16 + r / 8 * stride + c / 8 * leading + c % 8 * 2;
+    return transposed ? start + r % 8 * 2 + r / 8 * stride + c / 8 * leading + c % 8 * 16
+                      : start + r % 8 * 16 + r / 8 * stride + c / 8 * leading + c % 8 * 2;
   }
   if (swizzle != 1) throw Error("only the 128-byte pattern is emulated");
   // The pattern begins at a multiple of its 1,024 bytes, or the base offset says where.

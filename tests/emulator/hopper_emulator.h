@@ -101,7 +101,7 @@ template <int kCount>
 void hold(float (&)[kCount]) {}
 
 // The part of a product that the calling thread of its warpgroup has.
-template <typename T, int kColumns, bool kTransposedB>
+template <typename T, int kColumns, bool kTransposedB, bool kTransposedA = false>
 void multiply(float (&sums)[kColumns / 2], uint64_t of_a, uint64_t of_b, bool accumulate) {
   using namespace cuda_emulator;
   const int thread = flat_thread() % 128, lane = thread % 32, first = thread / 32 * 16 + lane / 4;
@@ -113,7 +113,8 @@ void multiply(float (&sums)[kColumns / 2], uint64_t of_a, uint64_t of_b, bool ac
     };
     float a[2][kDepth];
     for (int down = 0; down < 2; ++down)
-      for (int k = 0; k < kDepth; ++k) a[down][k] = element(of_a, first + down * 8, k, false);
+      for (int k = 0; k < kDepth; ++k)
+        a[down][k] = element(of_a, first + down * 8, k, kTransposedA);
     for (int j = 0; j < kColumns / 8; ++j) {
       for (int right = 0; right < 2; ++right) {
         float b[kDepth];

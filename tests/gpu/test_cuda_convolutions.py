@@ -79,15 +79,14 @@ def layer(case, dtype) -> conv_raw.Layer:
 @pytest.mark.parametrize("case", LAYERS, ids=str)
 def test_a_layer(case, dtype):
     tested = layer(case, dtype)
-    name, kind, shape, weight_shape, padding, _ = case
+    _, kind, shape, weight_shape, padding, _ = case
     plain = lambda function, **how: getattr(conv_raw.Layer, function)(tested, **how)  # noqa: E731
     few = weight_shape[kind == "transposed"] < 16
     plain("check_forward", bias=True, moments=not few)
     # The norm that has made the image: beyond factored's few channels.
     norm = None if shape[1] < 16 else {"pad": 0 if padding else 1, "affine": True, "skip": True}
     plain("check_gradient_of_input", norm=norm if kind == "reflect" and not padding else None)
-    if name != "hopper":
-        plain("check_gradient_of_weight", dtype=F32)
+    plain("check_gradient_of_weight", dtype=F32)
 
 
 @pytest.mark.usefixtures("on_the_gpu")
@@ -101,7 +100,7 @@ def test_norms_on_load(case, dtype):
 
 
 @pytest.mark.usefixtures("on_the_gpu")
-@pytest.mark.parametrize("case", [TRUNK, FOLDING], ids=str)
+@pytest.mark.parametrize("case", [TRUNK, HOPPER, FOLDING], ids=str)
 def test_layers_alike_in_one_launch(case):
     name, kind, shape, *others = case
     tested = layer((name, kind, (18, *shape[1:]), *others), BF16)

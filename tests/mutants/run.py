@@ -4,7 +4,7 @@
     python tests/mutants/run.py [--only TEXT] [--list]
 
 A mutant of a CUDA kernel is a copy of csrc with one change, executed by test_emulated_kernels.py,
-or test_emulated_hopper.py; one of a Triton kernel a copy of the package, whose kernels tests/ops
+or by the tests of Hopper's; one of a Triton kernel a copy of the package, whose kernels tests/ops
 interprets. Exit code 1 if one survives. What was run is renewed in benchmarks/results/mutants.json,
 mutant by mutant.
 """
@@ -34,7 +34,8 @@ MUTANTS = {
     "cuda": cuda_mutants.MUTANTS + hopper_mutants.MUTANTS,
     "triton": triton_mutants.MUTANTS,
 }
-HOPPER = "hopper"  # in the name of a file that test_emulated_hopper.py alone can see
+# In the name of a file that only test_emulated_<name>.py can see, the narrowest first.
+HOPPER = ("hopper_weight", "hopper")
 # The tests that can see a file at all, to be done sooner.
 CUDA_TESTS = {
     "instance": "norm or derivative",
@@ -141,7 +142,8 @@ def _tests(language: str, mutant: Mutant) -> tuple[str, str]:
 
 def _cuda_key(file: str) -> str:
     key = Path(file).name.partition("_")[0]
-    return HOPPER if HOPPER in file else key if key in CUDA_TESTS else ""
+    of_hopper = (name for name in HOPPER if name in file)
+    return next(of_hopper, key if key in CUDA_TESTS else "")
 
 
 def _triton_key(file: str) -> str:
@@ -169,7 +171,7 @@ def _run_cuda(folder: Path, mutant: Mutant | None, file: str) -> subprocess.Comp
     shutil.copytree(ROOT / "csrc", csrc)
     _change(csrc, mutant)
     key = _cuda_key(file)
-    name = "hopper" if key == HOPPER else "kernels"
+    name = key if key in HOPPER else "kernels"
     tests = [TESTS / "emulator" / f"test_emulated_{name}.py", "-k", CUDA_TESTS.get(key, "test")]
     return _pytest(tests, CYCLEGAN_FAST_TEST_CSRC=str(csrc))
 

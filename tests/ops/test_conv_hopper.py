@@ -9,7 +9,7 @@ import torch
 from cyclegan_fast import _extension
 from cyclegan_fast.ops.reflect_conv2d import cuda_hopper as hopper
 from cyclegan_fast.ops.reflect_conv2d import measured, table
-from cyclegan_fast.ops.reflect_conv2d.layers import Layer
+from cyclegan_fast.ops.reflect_conv2d.layers import DIRECTIONS, Layer
 
 TRUNK = (256, 256, 3, 3)
 CUDA = torch.device("cuda", 0)
@@ -74,15 +74,12 @@ def test_it_is_taken_where_it_is_chosen_and_nowhere_else(here):
     assert "hopper" in measured.NAMES
     assert not any("hopper" in row.order for row in table.TABLE)
     with table.choosing(lambda _layer, _direction: "hopper"):
-        for direction in ("forward", "gradient_of_input"):
+        for direction in DIRECTIONS:
             assert table.choose(direction, "auto", layer()) == "hopper"
-        # It has no kernel for the weight's, and is not made for another stride.
-        assert table.choose("gradient_of_weight", "auto", layer()) == "library"
+        # It is not made for another stride.
         assert table.choose("forward", "auto", layer(stride=2)) == "library"
         assert table.choose("forward", "auto", layer(kind="zeros")) == "library"
         assert table.choose("forward", "native", layer()) == "library"
-    reason = table.why_not("hopper", layer(), "gradient_of_weight")
-    assert reason == "it has no kernel for the gradient of weight"
 
 
 def test_real_tiles_and_chunks():
@@ -96,3 +93,27 @@ def test_real_tiles_and_chunks():
     assert hopper._tile(8, 4224, 66, 192, chunked=True) == hopper.Tile(128, 64, 128)
     assert hopper._tile(8, 16640, 130, 256, chunked=False) == hopper.Tile(128, 128, 128)
     assert hopper._tile(8, 4224, 66, 256, chunked=False) == hopper.Tile(256, 128, 256)
+
+
+@pytest.mark.parametrize(
+    ("n", "side", "weight_shape", "groups", "expected"),
+    [
+        # One image through each of two networks: 120 blocks of 132 multiprocessors.
+        (1, 64, TRUNK, 1, (128, 13, 5)),
+        (1, 128, TRUNK, 1, (128, 52, 5)),
+        (2, 64, (64, 192, 3, 3), 1, (64, 19, 7)),
+        # The nine layers alike of both are 216 blocks, and add nothing up.
+        (9, 64, TRUNK, 9, (128, 64, 1)),
+        # Of a small image a split would be written for longer than it is summed over.
+        (1, 8, TRUNK, 1, (128, 4, 2)),
+        (1, 1, TRUNK, 1, (128, 1, 1)),
+    ],
+)
+def test_real_splits(n, side, weight_shape, groups, expected):
+    out_shape = (n, weight_shape[0], side, side)
+    split = hopper._split(out_shape, weight_shape[1], groups)
+    assert split == expected
+    partial = groups * weight_shape[0] * (weight_shape[1] * 9 + 1)
+    assert hopper.workspace(out_shape, weight_shape, groups) == partial * (
+        0 if split.splits == 1 else split.splits
+    )

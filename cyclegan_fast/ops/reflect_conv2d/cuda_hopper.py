@@ -2,8 +2,9 @@
 """reflect_conv2d in CUDA C++ for compute capability 9.0, of 3x3 and images that are padded already.
 
 As over rows (triton_rows.py), an image is a matrix of which a tap reads other rows. Here a tile's
-pixels come to shared memory once for all nine taps: see csrc/ops/reflect_conv2d_hopper.cu. `auto`
-does not take it before a record shows it to be the fastest.
+pixels come to shared memory once for all nine taps: see csrc/ops/reflect_conv2d_hopper.cu; for the
+gradient of the weight once for three: reflect_conv2d_hopper_weight.cu. `auto` does not take it
+before a record shows it to be the fastest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from cyclegan_fast import _extension
 from cyclegan_fast.ops.reflect_conv2d.beside_norm import MOST_CHUNKS
-from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput
+from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput, OfWeight
 
 CAPABILITY = (9, 0)
 DEPTH = 64  # channels summed over at a time
@@ -26,6 +27,11 @@ DEPTH = 64  # channels summed over at a time
 WIDEST = {128: 512, 256: 127}
 PROGRAMS = 132  # multiprocessors of an H100
 MOST_PIXELS = 1 << 30  # they are counted in 32 bits
+STEP = 64  # pixels of a result's row, over which the weight's gradient sums at a time
+# Of a weight's gradient: blocks that are wanted of one call, half of the multiprocessors, since two
+# networks' are one launch; and the fewest steps of a split, whose sum takes as long to be written
+# and read.
+WEIGHT_PROGRAMS, LEAST_STEPS = 66, 4
 
 ops: Any = torch.ops.cyclegan_fast_C
 
@@ -36,6 +42,14 @@ class Tile(NamedTuple):
     positions: int
     columns: int
     each: int  # positions of a chunk
+
+
+class Split(NamedTuple):
+    """How a layer's gradient of the weight is cut: `columns` of x to a block, steps of a split."""
+
+    columns: int
+    each: int
+    splits: int
 
 
 def why_not(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
@@ -134,6 +148,58 @@ def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> No
     shared = (0, 0.0, 0) if norm is None else (norm.act, norm.negative_slope, norm.pad)
     left = [_or_empty(getattr(each, "partial", None), grad_x[0]) for each in norms]
     ops.reflect_conv2d_hopper_bwd(grad_y, y, weight, *tile, *of_norms, *shared, grad_x, left)
+
+
+def workspace(out_shape: Sequence[int], weight_shape: Sequence[int], groups: int = 1) -> int:
+    """Return the float32 elements that a call of gradient_of_weight needs.
+
+    Args:
+        out_shape: of grad_y, with the images of all groups.
+        weight_shape: of one layer's.
+        groups: layers, see calls.OfWeight.
+    """
+    splits = _split(out_shape, weight_shape[1], groups).splits
+    out_channels, channels = weight_shape[:2]
+    return 0 if splits == 1 else splits * groups * out_channels * (channels * 9 + 1)
+
+
+def gradient_of_weight(calls: Sequence[OfWeight], padding: int, stride: int) -> None:
+    """Write the gradients of the weights and the biases that are not None."""
+    grad_y, y, x, grad_weight, grad_bias, work, norms, of_norms, groups = zip(*calls, strict=True)
+    if any(norm is not None for norm in (*norms, *of_norms)):
+        raise ValueError(
+            "reflect_conv2d: 'hopper' applies no norm to what a weight's gradient loads; "
+            "use 'implicit'"
+        )
+    if len(x[0]) % groups[0]:
+        raise ValueError(
+            f"reflect_conv2d: groups must have as many images each, got {len(x[0])} images for "
+            f"{groups[0]} groups: lay the layers' images one behind another"
+        )
+    split = _split(grad_y[0].shape, x[0].shape[1], groups[0])
+    # Of several layers: filters of one, then of the next.
+    of_weight, of_bias = (
+        [
+            _or_empty(g if g is None or groups[0] == 1 else g.flatten(0, 1), like)
+            for g, like in zip(of_calls, x, strict=True)
+        ]
+        for of_calls in (grad_weight, grad_bias)
+    )
+    ops.reflect_conv2d_hopper_bwd_weight(
+        grad_y, y, x, groups[0], split.columns, split.each, of_weight, of_bias, work
+    )
+
+
+def _split(out_shape: Sequence[int], channels: int, groups: int) -> Split:
+    """Return how a layer's sum is cut; out_shape is of all the layers, channels of x."""
+    n, out_channels, height, width = out_shape
+    columns = 128 if channels % 128 == 0 else 64
+    # A block has 128 filters and three taps.
+    programs = groups * 3 * -(-out_channels // 128) * (channels // columns)
+    steps = n // groups * height * -(-width // STEP)
+    splits = max(1, min(WEIGHT_PROGRAMS // programs, steps // LEAST_STEPS))
+    each = -(-steps // splits)
+    return Split(columns, each, -(-steps // each))
 
 
 def _tile(n: int, positions: int, width: int, channels: int, chunked: bool) -> Tile:

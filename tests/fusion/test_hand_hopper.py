@@ -81,8 +81,12 @@ def test_which_implementation_does_a_norm_on_load(monkeypatch):
     ]
     with table.choosing(lambda *_: "hopper"):
         assert table.takes_norms(served) == "implicit"  # no GPU, or another
+        said = table.explain(x, weight, 1).splitlines()[-1]
+        assert said.startswith("between norms, which it does while it loads: implicit: chosen for")
+        assert "hopper cannot serve: it is made for GPUs of compute capability 9.0" in said
         monkeypatch.setattr(hopper, "_why_not_on", lambda _device: None)
         assert table.takes_norms(served) == "hopper"
         assert {table.takes_norms(other) for other in others} == {"implicit"}
     with table.choosing(lambda *_: "library"):
         assert table.takes_norms(served) is None
+        assert "between norms" not in table.explain(x, weight, 1)

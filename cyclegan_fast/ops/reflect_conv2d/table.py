@@ -173,14 +173,7 @@ def takes_norms(layer: Layer) -> str | None:
     Args:
         layer: what is computed; x is what the norm before it reads, padding what it pads by.
     """
-    policy = backend.policy()
-    if policy in ("native", "reference") or why_not("implicit", layer) is not None:
-        return None
-    found = (choice(layer, ON_LOAD) for choice, _ in _choices(policy, layer))
-    chosen = next((name for name in found if name is not None), None)
-    if chosen == "hopper" and why_not_loading(layer) is not None:
-        return "implicit"
-    return chosen if chosen in ("implicit", "hopper") else None
+    return _loading_with_reason(layer)[0]
 
 
 def why_not_loading(layer: Layer) -> str | None:
@@ -201,7 +194,7 @@ def explain(x: Tensor, weight: Tensor, padding: int = 0, stride: int = 1) -> str
 
     Returns:
         "library: no record shows Triton to be faster than cuDNN", say; a line for each direction
-        where they differ.
+        where they differ, and one more where a step of training has it do the norms beside it.
 
     Raises:
         BackendUnavailableError: one was asked for by name and cannot serve.
@@ -212,9 +205,23 @@ def explain(x: Tensor, weight: Tensor, padding: int = 0, stride: int = 1) -> str
         return "reference: " + ("asked for by name" if asked else "nothing else can serve")
     layer = Layer(x, weight, padding, stride)
     found = {way: ": ".join(_chosen_with_reason(way, policy, layer)) for way in DIRECTIONS}
-    if len(set(found.values())) == 1:
+    name, why = _loading_with_reason(layer)
+    if len(set(found.values())) == 1 and name is None:
         return found[DIRECTIONS[0]]
+    if name is not None:
+        found["between norms, which it does while it loads"] = f"{name}: {why}"
     return "\n".join(f"{way}: {text}" for way, text in found.items())
+
+
+def _loading_with_reason(layer: Layer) -> tuple[str | None, str]:
+    policy = backend.policy()
+    if policy in ("native", "reference") or why_not("implicit", layer) is not None:
+        return None, ""
+    found = ((choice(layer, ON_LOAD), why) for choice, why in _choices(policy, layer))
+    name, why = next((pair for pair in found if pair[0] is not None), (None, ""))
+    if name == "hopper" and (reason := why_not_loading(layer)) is not None:
+        return "implicit", f"{why}; hopper cannot serve: {reason}"
+    return (name, why) if name in ("implicit", "hopper") else (None, "")
 
 
 def _chosen_with_reason(direction: str, policy: str, layer: Layer) -> tuple[str, str]:

@@ -93,12 +93,12 @@ def serving(
         step: of the plan.
         x: its image, or its norm's.
         direction: one of layers.DIRECTIONS.
-        loaded: the norm that is done while x is loaded, if one is.
+        loaded: the norm that is done while x is loaded, if one is; forward alone.
         read: the weight, and not only its sizes.
     """
     if loaded is not None:
         layer = layer_of(tools, step, x, loaded.pad, read=read)
-        name = None if layer is None or direction != "forward" else takes_norms(layer)
+        name = None if layer is None else takes_norms(layer)
         return name or LOADING, layer
     layer = layer_of(tools, step, x, 0, read=False)
     name = "library" if layer is None else choose(direction, backend.policy(), layer)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Break the kernels in one place at a time, and see that the tests notice every time.
 
-    python tests/mutants/run.py [--only TEXT] [--list]
+    python tests/mutants/run.py [--only TEXT] [--new] [--list]
 
 A mutant of a CUDA kernel is a copy of csrc with one change, executed by test_emulated_kernels.py,
 or by the tests of Hopper's; one of a Triton kernel a copy of the package, whose kernels tests/ops
@@ -78,13 +78,16 @@ def main() -> int:
     """Run the mutants and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="mutants whose language, file or fault holds it")
+    parser.add_argument("--new", action="store_true", help="mutants that are not on record")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
+    on_record = {_key(row) for row in _known()} if options.new else set()
     chosen = [
         (language, mutant)
         for language, mutants in MUTANTS.items()
         for mutant in mutants
         if options.only in _title(language, mutant)
+        and (language, mutant.file, mutant.fault) not in on_record
     ]
     if options.list:
         print(*(_title(*each) for each in chosen), sep="\n")
@@ -112,17 +115,20 @@ def main() -> int:
     return 1 if survivors else 0
 
 
+def _known() -> list[dict[str, str | None]]:
+    return json.loads(RECORD.read_text())["mutants"] if RECORD.exists() else []
+
+
+def _key(row: dict[str, str | None]) -> tuple[str | None, ...]:
+    return row["language"], row["file"], row["fault"]
+
+
 def _record(rows: list[dict[str, str | None]]) -> tuple[int, int]:
     """Renew the rows of the mutants that were run, and drop those of mutants that are no more.
 
     Returns how many are on record, and how many there are.
     """
-    known = json.loads(RECORD.read_text())["mutants"] if RECORD.exists() else []
-
-    def key(row: dict[str, str | None]) -> tuple[str | None, ...]:
-        return row["language"], row["file"], row["fault"]
-
-    by_key = {key(row): row for row in [*known, *rows]}
+    by_key = {_key(row): row for row in [*_known(), *rows]}
     existing = [(x, m.file, m.fault) for x, mutants in MUTANTS.items() for m in mutants]
     kept = [by_key[each] for each in existing if each in by_key]
     RECORD.write_text(json.dumps({"mutants": kept}, indent=1) + "\n")

@@ -2,8 +2,8 @@
 // reflect_conv2d on Hopper: tensors checked and turned into params.
 #pragma once
 
-#include "common/check.h"
 #include "ops/reflect_conv2d_hopper.h"
+#include "ops/reflect_conv2d_hopper_check.h"
 
 namespace cyclegan_fast {
 
@@ -23,17 +23,16 @@ class HopperChecker {
     check_.four_dimensions(what, first_);
     check_.four_dimensions("weight", weights[0]);
     const auto sizes = first_.sizes(), weight = weights[0].sizes();
-    params.dtype = check_.dtype(what, first_);
-    if (params.dtype != Dtype::kFloat16 && params.dtype != Dtype::kBFloat16)
-      check_.fail(what, "float16 or bfloat16", name(params.dtype));
+    params.dtype = checked_half(check_, what, first_);
     if (weight[0] % 64 || weight[1] % 64 || !weight[0] || !weight[1])
       check_.fail("weight", "of multiples of 64 channels", list_text(weight));
     const int64_t border = of_input || normed ? 2 : 0, least = normed ? 4 : 3;
     const int64_t height = sizes[2] + border, width = sizes[3] + border;
-    if (height < least || width < least || sizes[0] * height * width >= kMostPixels)
-      check_.fail(what,
-                  text("large enough for its windows, and of fewer than ", kMostPixels, " pixels"),
-                  list_text(sizes));
+    if (height < least || width < least || sizes[0] * height * width >= kHopperMostPixels)
+      check_.fail(
+          what,
+          text("large enough for its windows, and of fewer than ", kHopperMostPixels, " pixels"),
+          list_text(sizes));
     params.of_input = of_input;
     params.normed = normed;
     params.calls = static_cast<int>(calls);
@@ -53,13 +52,9 @@ class HopperChecker {
   const Checker& check() const { return check_; }
   const Tensor& first() const { return first_; }
 
-  // Memory of an image of the calls' dtype, dense in channels_last and aligned for vectors.
+  // Memory of an image of the calls' dtype.
   const void* image(const char* argument, const Tensor& x, const Shape& shape) const {
-    check_.image(argument, x, shape, params.dtype, Layout::kChannelsLast);
-    const void* const p = data(x);
-    if (reinterpret_cast<uintptr_t>(p) % 16)
-      check_.fail(argument, "aligned to 16 bytes; copy it with clone()", "an odd offset");
-    return p;
+    return checked_image(check_, argument, x, shape, params.dtype);
   }
   void* image_out(const char* argument, const Tensor& x, const Shape& shape) const {
     image(argument, x, shape);
@@ -82,14 +77,10 @@ class HopperChecker {
   }
 
   void count(const char* argument, size_t found, size_t expected) const {
-    if (found != expected)
-      check_.fail(argument, text("of ", static_cast<int64_t>(expected), " calls"),
-                  text(static_cast<int64_t>(found)));
+    check_calls(check_, argument, found, expected);
   }
 
  private:
-  static constexpr int64_t kMostPixels = int64_t{1} << 30;
-
   void check_tile(const HopperTile& tile) const {
     const bool known = (tile.positions == 128 && (tile.columns == 64 || tile.columns == 128)) ||
                        (tile.positions == 256 && tile.columns == 128);

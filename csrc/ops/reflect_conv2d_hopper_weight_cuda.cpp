@@ -3,23 +3,10 @@
 #include "ops/reflect_conv2d_hopper_weight_cuda.h"
 
 #include "common/cuda_check.h"
+#include "ops/reflect_conv2d_hopper_check.h"
 
 namespace cyclegan_fast {
 namespace {
-
-constexpr int64_t kMostPixels = int64_t{1} << 30;
-
-void check_aligned(const Checker& check, const char* argument, const void* p) {
-  if (reinterpret_cast<uintptr_t>(p) % 16)
-    check.fail(argument, "aligned to 16 bytes; copy it with clone()", "an odd offset");
-}
-
-const void* image(const Checker& check, const char* argument, const Tensor& x, const Shape& shape,
-                  Dtype dtype) {
-  check.image(argument, x, shape, dtype, Layout::kChannelsLast);
-  check_aligned(check, argument, data(x));
-  return data(x);
-}
 
 // float32, or the operands' dtype.
 Dtype written_dtype(const Checker& check, const char* argument, const Tensor& x, Dtype dtype) {
@@ -36,13 +23,11 @@ HopperWeightParams params_of(const Checker& check, const Tensors& grads, const T
   check.four_dimensions("x", images[0]);
   const auto grad = grads[0].sizes(), x = images[0].sizes();
   HopperWeightParams p = {};
-  p.dtype = check.dtype("grad_y", grads[0]);
-  if (p.dtype != Dtype::kFloat16 && p.dtype != Dtype::kBFloat16)
-    check.fail("grad_y", "float16 or bfloat16", name(p.dtype));
-  if (x[2] < 3 || x[3] < 3 || x[0] < 1 || x[0] * x[2] * x[3] >= kMostPixels)
-    check.fail("x",
-               text("large enough for its windows, and of fewer than ", kMostPixels, " pixels"),
-               list_text(x));
+  p.dtype = checked_half(check, "grad_y", grads[0]);
+  if (x[2] < 3 || x[3] < 3 || x[0] < 1 || x[0] * x[2] * x[3] >= kHopperMostPixels)
+    check.fail(
+        "x", text("large enough for its windows, and of fewer than ", kHopperMostPixels, " pixels"),
+        list_text(x));
   if (grad[1] % 64 || x[1] % 64 || !grad[1] || !x[1])
     check.fail("x", "of multiples of 64 channels, as grad_y",
                text(list_text(x), " and ", list_text(grad)));
@@ -78,9 +63,7 @@ void bwd_weight(Tensors grad_y,     // [groups N, C_out, H - 2, W - 2]
     check.fail("grad_y", "of one or two calls", text(static_cast<int64_t>(grad_y.size())));
   for (const size_t count :
        {y.size(), x.size(), grad_weight.size(), grad_bias.size(), workspace.size()})
-    if (count != grad_y.size())
-      check.fail("an operand", text("of ", static_cast<int64_t>(grad_y.size()), " calls"),
-                 text(static_cast<int64_t>(count)));
+    check_calls(check, "an operand", count, grad_y.size());
   HopperWeightParams p = params_of(check, grad_y, x, groups, columns, each);
   const Shape of_grad = {groups * p.n, p.filters, p.height - 2, p.width - 2};
   const Shape of_x = {groups * p.n, p.channels, p.height, p.width};
@@ -92,11 +75,11 @@ void bwd_weight(Tensors grad_y,     // [groups N, C_out, H - 2, W - 2]
     HopperWeightCall& call = p.call[i];
     if ((grad_weight[i].numel() > 0) != with_weight || (grad_bias[i].numel() > 0) != with_bias)
       check.fail("grad_weight and grad_bias", "given for all calls or for none", "both");
-    call.grad_y = image(check, "grad_y", grad_y[i], of_grad, p.dtype);
-    if (y[i]) call.y = image(check, "y", *y[i], of_grad, p.dtype);
-    call.x = image(check, "x", x[i], of_x, p.dtype);
+    call.grad_y = checked_image(check, "grad_y", grad_y[i], of_grad, p.dtype);
+    if (y[i]) call.y = checked_image(check, "y", *y[i], of_grad, p.dtype);
+    call.x = checked_image(check, "x", x[i], of_x, p.dtype);
     if (with_weight) {
-      image(check, "grad_weight", grad_weight[i], of_weight, p.weight_dtype);
+      checked_image(check, "grad_weight", grad_weight[i], of_weight, p.weight_dtype);
       call.weight = mutable_data(grad_weight[i]);
     }
     if (with_bias) {

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the ranks of test_ranks.py do, each in a process of its own, and how they are started.
-
-A fork server imports this once, so that a rank begins at once.
-"""
+"""What the ranks of test_ranks.py do, each in a process of its own, and how they are started."""
 
 import multiprocessing
 import os
@@ -12,8 +9,8 @@ import tempfile
 import traceback
 from typing import NamedTuple
 
+import fork_server
 import numpy as np
-import pytest
 import torch
 import torch.distributed as dist
 import toy
@@ -53,19 +50,12 @@ class Raised(NamedTuple):
 
 def together(work, *arguments, count=2):
     """Let `count` ranks do the work; return what each returned or raised."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        # Python 3.11's fork server finds what it is to import in the environment's path only.
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    with tempfile.TemporaryDirectory() as folder:
         started = []
         for rank in range(count):
-            here, there = context.Pipe(duplex=False)
+            here, there = multiprocessing.Pipe(duplex=False)
             rendezvous = f"file://{folder}/rendezvous"
-            process = context.Process(
-                target=_enter, args=(there, rendezvous, rank, count, work, arguments)
-            )
-            process.start()
+            process = fork_server.started(_enter, there, rendezvous, rank, count, work, arguments)
             there.close()
             started.append((process, here))
         results = []

@@ -1,18 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""A run to be killed and resumed, in a process of its own.
-
-A fork server imports this once, so that a run begins at once, and starts it: the test process is
-none to fork, for another test may have let PyTorch make threads in it.
-"""
+"""A run to be killed and resumed, in a process of its own."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import sys
 
-import pytest
+import fork_server
 import torch
 import toy
 
@@ -50,14 +44,7 @@ def start(folder, steps, kill_at=None, forget=None, **options):
         forget: a part of the resumption that is to be left out, of FORGOTTEN.
         options: beside OPTIONS.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with pytest.MonkeyPatch.context() as patch:
-        # Python 3.11's fork server finds what it is to import in the environment's path only.
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        process = context.Process(target=_run, args=(folder, steps, kill_at, forget, options))
-        process.start()
-    return process
+    return fork_server.started(_run, folder, steps, kill_at, forget, options)
 
 
 def ended(process):

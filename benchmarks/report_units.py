@@ -152,8 +152,13 @@ def _contender(script: str, batch: int, names: list[str], common: list[str]) -> 
 def _ops(request: Request) -> list[Unit]:
     suites = sorted((ROOT / "benchmarks").glob("bench_*.py"))
     suites = [suite for suite in suites if suite.name != "bench_step.py"]
+
+    def bench_options(size: int, batch: int) -> list[str]:
+        sizes = ["--bench-size", str(size), "--bench-batch", str(batch)]
+        return ["--bench-device", request.device, *sizes]
+
     if request.rehearse:  # two processes: most of one is its start
-        options = ["--bench-device", request.device, "--bench-size", "32", "--bench-batch", "1"]
+        options = bench_options(32, 1)
         halves = {"first 32 batch 1": suites[:1], "others 32 batch 1": suites[1:]}
         return [
             Unit("ops", name, [*BENCH, *map(str, some), *options], tests=True, least=30)
@@ -171,10 +176,16 @@ def _ops(request: Request) -> list[Unit]:
                 continue  # it has the shapes of 256 alone
             if batch != shapes.BATCHES[0] and "bench_batch" not in text:
                 continue  # it knows of no pictures
-            options = ["--bench-device", request.device, "--bench-size", str(size)]
-            options += ["--bench-batch", str(batch)]
             name = f"{suite.stem.removeprefix('bench_')} {size} batch {batch}"
-            found.append(Unit("ops", name, [*BENCH, str(suite), *options], tests=True, least=30))
+            found.append(
+                Unit(
+                    "ops",
+                    name,
+                    [*BENCH, str(suite), *bench_options(size, batch)],
+                    tests=True,
+                    least=30,
+                )
+            )
     return found
 
 

@@ -78,9 +78,11 @@ STABLE_TORCH_LIBRARY(cyclegan_fast_C, library) {
       "Tensor(a!)[] y, Tensor(b!)[] moments) -> ()");
   library.def(
       "reflect_conv2d_hopper_bwd(Tensor[] grad_y, Tensor?[] y, Tensor[] weight, int positions, "
-      "int columns, int each, Tensor?[] norm_x, Tensor?[] norm_mean, Tensor?[] norm_rstd, "
-      "Tensor?[] norm_weight, Tensor?[] norm_bias, Tensor?[] norm_skip, int act, "
-      "float negative_slope, int pad, Tensor(a!)[] grad_x, Tensor(b!)[] partial) -> ()");
+      "int columns, int each, Tensor?[] behind_x, Tensor?[] behind_mean, Tensor?[] behind_rstd, "
+      "Tensor?[] behind_weight, Tensor?[] behind_sums, bool fold, Tensor?[] norm_x, "
+      "Tensor?[] norm_mean, Tensor?[] norm_rstd, Tensor?[] norm_weight, Tensor?[] norm_bias, "
+      "Tensor?[] norm_skip, int act, float negative_slope, int pad, bool masked, "
+      "Tensor(a!)[] grad_x, Tensor(b!)[] partial) -> ()");
   library.def(
       "reflect_conv2d_hopper_bwd_weight(Tensor[] grad_y, Tensor?[] y, Tensor[] x, int groups, "
       "int columns, int each, Tensor(a!)[] grad_weight, Tensor(b!)[] grad_bias, "

@@ -5,6 +5,7 @@
 #include "ops/reflect_conv2d_hopper_cuda.h"
 #include "ops/reflect_conv2d_hopper_left.cuh"
 #include "ops/reflect_conv2d_hopper_load.cuh"
+#include "ops/reflect_conv2d_hopper_place.cuh"
 
 namespace cyclegan_fast {
 namespace {
@@ -20,23 +21,25 @@ struct Registers {
 
 // Multiplies a tile: kBlocks times 64 rows of each warpgroup. Filters are released by the step
 // after theirs, when the products that read them are known to be done.
-template <typename T, bool kOfInput, int kBlocks, int kColumns>
-__device__ inline void multiply_tile(const HopperArguments& a, Ring& filters, Ring& images,
-                                     int warpgroup, float (&sums)[kBlocks][kColumns / 2]) {
+template <typename T, bool kOfInput, int kBlocks, int kColumns, bool kFolded>
+__device__ inline void multiply_tile(const HopperArguments& a, int first, int last, Ring& filters,
+                                     Ring& images, int warpgroup,
+                                     float (&sums)[kBlocks][kColumns / 2]) {
   uint64_t *read_filters = nullptr, *read_image = nullptr;  // that products may still read
   const auto release = [&] {
     if (threadIdx.x % 32 == 0 && read_filters) arrive(read_filters);
     if (threadIdx.x % 32 == 0 && read_image) arrive(read_image);
     read_filters = read_image = nullptr;
   };
-  for (int c = 0; c < a.p.depth; c += kHopperDepth) {
+  const auto multiply_part = [&](int c, const HopperPart& part) {
     images.wait_until_full();
     const uint64_t image =
         matrix_descriptor(shared_address(images.slot()), a.shared.plane, 8 * 16, Swizzle::kNone);
-    for (int tap = 0; tap < kTaps; ++tap) {
+    for (int tap = part.first; tap < part.last; ++tap) {
       filters.wait_until_full();
-      const int down = kOfInput ? 2 - tap / 3 : tap / 3, right = kOfInput ? 2 - tap % 3 : tap % 3;
-      const int row = warpgroup * kBlocks * 64 + down * a.p.width + right;
+      const int right = kOfInput ? 2 - tap % 3 : tap % 3;
+      const int row = warpgroup * kBlocks * 64 + part.down<kOfInput>(tap) * a.p.width + right;
+      const bool begun = part.only >= 0 || c + tap > 0;
       const uint64_t filter =
           matrix_descriptor(shared_address(filters.slot()), kOfInput ? kHopperDepth * 128 : 16,
                             8 * 128, Swizzle::k128Bytes);
@@ -49,7 +52,7 @@ __device__ inline void multiply_tile(const HopperArguments& a, Ring& filters, Ri
 #pragma unroll
         for (int m = 0; m < kBlocks; ++m) {
           const uint64_t of_image = advanced(image, (row + m * 64) * 16 + k * 2 * a.shared.plane);
-          multiply<T, kColumns, kOfInput>(sums[m], of_image, of_filter, c + tap + k > 0);
+          multiply<T, kColumns, kOfInput>(sums[m], of_image, of_filter, begun || k > 0);
         }
       }
       commit_products();
@@ -60,29 +63,16 @@ __device__ inline void multiply_tile(const HopperArguments& a, Ring& filters, Ri
     }
     read_image = images.empty + images.at;
     images.next();
-    if (images.count > 1) continue;
+    if (images.count > 1) return;
     wait_for_products<0>();  // the next image takes this one's place
     release();
-  }
+  };
+  for (int c = 0; c < a.p.depth; c += kHopperDepth)
+    parts<kFolded>(a, first, last, [&](const HopperPart& part) { multiply_part(c, part); });
   wait_for_products<0>();
 #pragma unroll
   for (int m = 0; m < kBlocks; ++m) hold(sums[m]);
   release();
-}
-
-// Where the result at a position belongs.
-template <bool kOfInput>
-__device__ inline HopperPlace place_of(const HopperArguments& a, int position) {
-  const int u = static_cast<int>(a.row.quotient(static_cast<uint32_t>(position)));
-  const int v = position - u * a.p.width;
-  if (!kOfInput) {
-    const bool there = u < a.p.height - 2 && v < a.p.width - 2;
-    return {there ? u * (a.p.width - 2) + v : -1, 0, 0, 0};
-  }
-  if (u >= a.p.height) return {-1, 0, 0, 0};
-  const int pad = a.p.pad;
-  const int h = reflected(u, pad, a.p.height - 2 * pad), w = reflected(v, pad, a.p.width - 2 * pad);
-  return {position, h, w, h + pad == u && w + pad == v};
 }
 
 // Rounds 16 rows of 64 columns of a warp's sums into shared memory.
@@ -125,32 +115,43 @@ __device__ inline void write_rows(const HopperArguments& a, const HopperUnit& u,
   }
 }
 
-template <typename T, bool kOfInput, int kBlocks, int kColumns>
+template <typename T, bool kOfInput, int kBlocks, int kColumns, bool kFolded>
 __device__ inline void multiply_and_write(const HopperArguments& a, HopperMemory& memory) {
-  using Left = std::conditional_t<kOfInput, LeftSums<T, kColumns>, LeftMoments<T, kColumns>>;
+  using Left =
+      std::conditional_t<kOfInput, LeftSums<T, kColumns, kFolded>, LeftMoments<T, kColumns>>;
   const int thread = static_cast<int>(threadIdx.x) - kWarpgroup;
   const int warp = thread / 32, lane = thread % 32, warpgroup = warp / 4;
   unsigned char* const rows = memory.staged + warp * kHopperStaged;
   auto* const places = reinterpret_cast<HopperPlace*>(rows + kStagedRows * kHopperStagedRow);
   const Staged<T> staged = {rows, places};
-  const int64_t pixels =
-      kOfInput ? int64_t{a.p.height} * a.p.width : int64_t{a.p.height - 2} * (a.p.width - 2);
+  const int64_t pixels = kOfInput && !kFolded ? int64_t{a.p.height} * a.p.width
+                                              : int64_t{a.p.height - 2} * (a.p.width - 2);
   Left left;
-  const auto tile = [&](const HopperUnit& u, int first) {
+  const auto tile = [&](const HopperUnit& u, int first, int last) {
     float sums[kBlocks][kColumns / 2];
-    multiply_tile<T, kOfInput, kBlocks, kColumns>(a, memory.filters, memory.images, warpgroup,
-                                                  sums);
+    multiply_tile<T, kOfInput, kBlocks, kColumns, kFolded>(a, first, last, memory.filters,
+                                                           memory.images, warpgroup, sums);
     left.begin_tile();
 #pragma unroll
     for (int m = 0; m < kBlocks; ++m) {
       const int row = (warpgroup * kBlocks + m) * 64 + warp % 4 * 16;
-      if (lane < kStagedRows) places[lane] = place_of<kOfInput>(a, first + row + lane);
+      if (lane < kStagedRows)
+        places[lane] = kFolded ? folded_place_of(a, first + row + lane, first, last)
+                               : place_of<kOfInput>(a, first + row + lane);
+      if constexpr (kFolded) {
+        __syncwarp();
+        fold_columns<kColumns>(memory.partial, places, lane, sums[m]);
+      }
 #pragma unroll
       for (int group = 0; group < kColumns / 64; ++group) {
         stage<T, kOfInput, kColumns>(a, u, group, lane, sums[m], staged);
         __syncwarp();
+        if (kFolded && a.p.call[u.call].left) {  // dz takes the place of what it is made of
+          left.add(a, u, group, lane, staged);
+          __syncwarp();
+        }
         write_rows(a, u, pixels, group, lane, staged);
-        if (a.p.call[u.call].left) left.add(a, u, group, lane, staged);
+        if (!kFolded && a.p.call[u.call].left) left.add(a, u, group, lane, staged);
         __syncwarp();
       }
     }
@@ -165,10 +166,10 @@ __device__ inline void multiply_and_write(const HopperArguments& a, HopperMemory
     const int64_t chunk = (u.n * a.chunks + u.chunk) * Left::kRows * a.p.channels;
     left.write(a.p.call[u.call].left + chunk + u.column + thread, a.p.channels);
   };
-  walk(a, kColumns, [&](const HopperUnit&) { left.begin_chunk(); }, tile, done);
+  walk<kFolded>(a, kColumns, [&](const HopperUnit&) { left.begin_chunk(); }, tile, done);
 }
 
-template <typename T, bool kOfInput, int kBlocks, int kColumns>
+template <typename T, bool kOfInput, int kBlocks, int kColumns, bool kFolded>
 __global__ void __launch_bounds__(kHopperThreads, 1)
     reflect_conv2d_hopper_kernel(const __grid_constant__ HopperArguments a) {
   CYCLEGAN_FAST_SHARED(unsigned char, raw);
@@ -183,14 +184,14 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
     give_up_registers<Registers<kBlocks>::kLoader>();
     if (threadIdx.x >= kWarpgroup - kLoaders) {
       // A norm wants more registers than the loaders of large tiles have.
-      load_image<T, kOfInput, !kOfInput && kBlocks == 1>(
+      load_image<T, kOfInput, kBlocks == 1 && (kFolded || !kOfInput), kFolded>(
           a, memory.images, threadIdx.x - (kWarpgroup - kLoaders), kColumns);
     } else if (threadIdx.x == 0) {
-      load_filters<kOfInput, kColumns>(a, memory.filters);
+      load_filters<kOfInput, kColumns, kFolded>(a, memory.filters);
     }
   } else {
     take_registers<Registers<kBlocks>::kMultiplier>();
-    multiply_and_write<T, kOfInput, kBlocks, kColumns>(a, memory);
+    multiply_and_write<T, kOfInput, kBlocks, kColumns, kFolded>(a, memory);
   }
 }
 
@@ -215,9 +216,9 @@ cudaError_t describe(const HopperParams& p, CUtensorMap (&maps)[kHopperMostCalls
   return cudaSuccess;
 }
 
-template <typename T, bool kOfInput, int kBlocks, int kColumns>
+template <typename T, bool kOfInput, int kBlocks, int kColumns, bool kFolded = false>
 cudaError_t run(const HopperArguments& a, cudaStream_t stream) {
-  const auto kernel = reflect_conv2d_hopper_kernel<T, kOfInput, kBlocks, kColumns>;
+  const auto kernel = reflect_conv2d_hopper_kernel<T, kOfInput, kBlocks, kColumns, kFolded>;
   int blocks = 0;
   if (const cudaError_t error = multiprocessors(&blocks)) return error;
   if (const cudaError_t error = allow_shared(kernel, a.shared.total)) return error;
@@ -227,6 +228,11 @@ cudaError_t run(const HopperArguments& a, cudaStream_t stream) {
 
 template <typename T, bool kOfInput>
 cudaError_t run_tile(const HopperArguments& a, cudaStream_t stream) {
+  if constexpr (kOfInput) {
+    if (a.p.folded)
+      return a.p.tile.columns == 64 ? run<T, true, 1, 64, true>(a, stream)
+                                    : run<T, true, 1, 128, true>(a, stream);
+  }
   if (a.p.tile.positions == 256) return run<T, kOfInput, 2, 128>(a, stream);
   return a.p.tile.columns == 64 ? run<T, kOfInput, 1, 64>(a, stream)
                                 : run<T, kOfInput, 1, 128>(a, stream);

@@ -25,6 +25,15 @@ struct HopperArguments {
   int pixels;                 // that a tile reads
   Divider row;                // positions to a row
   Activation<float> act;      // of the norm
+
+  // Where a tile begins whose turn is at a position.
+  template <bool kFolded>
+  __device__ int begin(int position) const {
+    if (!kFolded) return position;
+    const int v =
+        position - static_cast<int>(row.quotient(static_cast<uint32_t>(position))) * p.width;
+    return position - (v <= 2 ? v : max(v - (p.width - 3), 0));
+  }
 };
 
 // A block's next piece of work: some columns of a chunk of an image of a call.
@@ -42,18 +51,45 @@ struct HopperUnit {
   }
 };
 
-// Calls unit(u), then tile(u, first position) for each of a unit's tiles, then done(u).
-template <typename Unit, typename Tile, typename Done>
+// Calls unit(u), then tile(u, first position, the one behind its last) for each of a unit's tiles,
+// then done(u).
+template <bool kFolded, typename Unit, typename Tile, typename Done>
 __device__ inline void walk(const HopperArguments& a, int columns, const Unit& unit,
                             const Tile& tile, const Done& done) {
+  const int step = kFolded ? kHopperFoldedStep : a.p.tile.positions;
   for (int i = static_cast<int>(blockIdx.x); i < a.units; i += static_cast<int>(gridDim.x)) {
     const HopperUnit u(a, i, columns);
     unit(u);
     const int begin = u.chunk * a.p.tile.each;
     const int end = min(begin + a.p.tile.each, a.positions);
-    for (int first = begin; first < end; first += a.p.tile.positions) tile(u, first);
+    for (int first = begin; first < end; first += step)
+      tile(u, a.begin<kFolded>(first), a.begin<kFolded>(min(first + step, end)));
     done(u);
   }
+}
+
+// Some taps of the pixels that a tile reads.
+struct HopperPart {
+  int only;         // the gradient's row that alone is there; -1: all are
+  int first, last;  // taps
+
+  // Rows from a position's own in shared memory to the one that a tap reads.
+  template <bool kOfInput>
+  __device__ int down(int tap) const {
+    return kOfInput && only < 0 ? 2 - tap / 3 : tap / 3;
+  }
+};
+
+// Calls part(HopperPart) for all that a tile sums up over 64 channels. The rows above and below the
+// image are mirror images of its second and its last but one: folded, their three taps that meet
+// the gradient are added there.
+template <bool kFolded, typename Part>
+__device__ inline void parts(const HopperArguments& a, int first, int last, const Part& part) {
+  part(HopperPart{-1, 0, kTaps});
+  if (!kFolded) return;
+  const int far = (a.p.height - 4) * a.p.width;
+  if (first < 2 * a.p.width && last > a.p.width) part(HopperPart{0, 0, 3});
+  if (first < far + a.p.width && last > far) part(HopperPart{a.p.height - 3, 6, kTaps});
 }
 
 // Slots that are filled and emptied in turns. Whoever fills waits for the phase before the first.
@@ -90,7 +126,7 @@ struct Ring {
 struct HopperMemory {
   Ring filters, images;
   unsigned char* staged;  // [warps][kHopperStaged]
-  float* partial;         // [warps][3][columns], then [warps]
+  float* partial;         // [warps][3][columns], then [warps]; [kHopperMostMirrored][columns]
 
   __device__ HopperMemory(const HopperArguments& a, unsigned char* memory, int columns)
       : HopperMemory(a.shared, aligned_up(memory), columns) {}

@@ -5,6 +5,7 @@
 //   forward     result[n, i, j] = act(bias + sum over r, s of image[n, i + r, j + s] w[r, s])
 //               where it is normed, of reflect_pad(act(instance_norm(image)), 1) in image's place
 //   of_input    result[n, u, v] = sum over r, s of image[n, u - r, v - s] w[r, s]', zero outside
+//               folded, that and what its mirror images have, without the border
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,7 @@ constexpr int kHopperShared = 227 << 10;
 
 // The norm whose result the convolution reads. Forward, where it is normed: statistics of the
 // image. For the gradient of the input: its backward's two sums are wanted, see
-// beside_norm.NormOfInput.
+// beside_norm.NormOfInput; folded, `pad` is 1 as the image has been padded.
 struct HopperNorm {
   const void* x = nullptr;        // [N, height - 2 pad, width - 2 pad, C]
   const float* mean = nullptr;    // [N, C]
@@ -31,6 +32,16 @@ struct HopperNorm {
   Strided skip;                   // [N, C, height - 2 pad, width - 2 pad], or absent
 };
 
+// The norm behind the convolution, whose backward is applied to the image of of_input, see
+// beside_norm.NormGradient.
+struct HopperNormBehind {
+  const void* x = nullptr;        // like the image
+  const float* mean = nullptr;    // [N, C_out]
+  const float* rstd = nullptr;    // [N, C_out]
+  const float* weight = nullptr;  // [C_out], or NULL for 1
+  const float* sums = nullptr;    // [N, 2, C_out]
+};
+
 struct HopperCall {
   // [N, height, width, C]; normed without the border, [N, height - 2, width - 2, C]; of_input
   // [N, height - 2, width - 2, C_out].
@@ -38,9 +49,12 @@ struct HopperCall {
   const void* own = nullptr;     // of_input, like image: the tanh whose derivative that is to have
   const void* weight = nullptr;  // [C_out, 3, 3, C]
   const void* bias = nullptr;    // forward: [C_out], or NULL
-  void* result = nullptr;  // forward: [N, height - 2, width - 2, C_out]; of_input: [N, h, w, C]
-  float* left = nullptr;   // [N, chunks, 3, C_out] moments, or [N, chunks, 2, C] sums; or NULL
+  // Forward: [N, height - 2, width - 2, C_out]; of_input: [N, height, width, C], or folded without
+  // the border.
+  void* result = nullptr;
+  float* left = nullptr;  // [N, chunks, 3, C_out] moments, or [N, chunks, 2, C] sums; or NULL
   HopperNorm norm;
+  HopperNormBehind behind;  // where it is graded
 };
 
 // How the work is cut: a block makes `positions` x `columns` of the result at a time, counted at
@@ -48,8 +62,13 @@ struct HopperCall {
 struct HopperTile {
   int positions;  // 128 or 256
   int columns;    // 64 or 128 channels of the result; of 256 positions 128
-  int each;       // a multiple of positions
+  int each;       // a multiple of positions; folded, of kHopperFoldedStep
 };
+
+// Folded, a tile of 128 positions begins up to two before its turn: no mirror image of a column is
+// parted from what it shows. Its columns' mirror images are then at most so many.
+constexpr int kHopperFoldedStep = 126, kHopperMostMirrored = 24;
+constexpr int kHopperLeastFolded = 12;  // how wide the padded image must be for that
 
 struct HopperParams {
   Dtype dtype;  // float16 or bfloat16
@@ -62,12 +81,16 @@ struct HopperParams {
   int channels;       // of the result, a multiple of the tile's columns
   bool tanh;          // of forward's result
   bool normed;        // forward's image, while it is loaded, and reflected by one pixel
+  bool graded;        // folded's image, by the norm behind, while it is loaded
+  bool folded;        // of_input's result
+  bool masked;        // which is dz of the norm then, of which the sums are
   int act, pad;       // of norm: 0 none, 1 relu, 2 leaky_relu
   double negative_slope;
   HopperCall call[kHopperMostCalls];
 
   // Positions of one image's result, of which those beyond its width are no pixels.
-  int positions() const { return (of_input ? height : height - 2) * width; }
+  int positions() const { return (of_input && !folded ? height : height - 2) * width; }
+  int step() const { return folded ? kHopperFoldedStep : tile.positions; }
   int chunks() const { return (positions() + tile.each - 1) / tile.each; }
 };
 

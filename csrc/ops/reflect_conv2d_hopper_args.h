@@ -7,14 +7,18 @@
 
 namespace cyclegan_fast {
 
+enum class HopperWay { kForward, kNormed, kOfInput, kFolded };
+
 class HopperChecker {
  public:
   HopperParams params = {};
 
   // images: of each call, the padded image, or that to be normed, or the gradient of a result.
-  HopperChecker(const char* op, bool of_input, bool normed, const Tensors& images,
-                const Tensors& weights, const HopperTile& tile)
+  HopperChecker(const char* op, HopperWay way, const Tensors& images, const Tensors& weights,
+                const HopperTile& tile)
       : first_(images.empty() ? Tensor() : images[0]), check_(op, first_) {
+    const bool normed = way == HopperWay::kNormed, folded = way == HopperWay::kFolded;
+    const bool of_input = way == HopperWay::kOfInput || folded;
     const char* const what = of_input ? "grad_y" : "x";
     const auto calls = static_cast<int64_t>(images.size());
     if (calls < 1 || calls > kHopperMostCalls)
@@ -26,15 +30,17 @@ class HopperChecker {
     params.dtype = checked_half(check_, what, first_);
     if (weight[0] % 64 || weight[1] % 64 || !weight[0] || !weight[1])
       check_.fail("weight", "of multiples of 64 channels", list_text(weight));
-    const int64_t border = of_input || normed ? 2 : 0, least = normed ? 4 : 3;
+    const int64_t border = of_input || normed ? 2 : 0, least = normed || folded ? 4 : 3;
     const int64_t height = sizes[2] + border, width = sizes[3] + border;
-    if (height < least || width < least || sizes[0] * height * width >= kHopperMostPixels)
+    if (height < least || width < (folded ? kHopperLeastFolded : least) ||
+        sizes[0] * height * width >= kHopperMostPixels)
       check_.fail(
           what,
           text("large enough for its windows, and of fewer than ", kHopperMostPixels, " pixels"),
           list_text(sizes));
     params.of_input = of_input;
     params.normed = normed;
+    params.folded = folded;
     params.calls = static_cast<int>(calls);
     params.tile = tile;
     params.n = sizes[0];
@@ -84,9 +90,10 @@ class HopperChecker {
   void check_tile(const HopperTile& tile) const {
     const bool known = (tile.positions == 128 && (tile.columns == 64 || tile.columns == 128)) ||
                        (tile.positions == 256 && tile.columns == 128);
-    if (params.normed && tile.positions != 128)
-      check_.fail("positions", "128 where x is to be normed", text(tile.positions));
-    if (!known || params.channels % tile.columns || tile.each < 1 || tile.each % tile.positions)
+    if ((params.normed || params.folded) && tile.positions != 128)
+      check_.fail("positions", "128 where x is to be normed, or grad_x folded",
+                  text(tile.positions));
+    if (!known || params.channels % tile.columns || tile.each < 1 || tile.each % params.step())
       check_.fail("tile", text("one that divides ", params.channels, " channels and its chunk"),
                   list_text(Shape{tile.positions, tile.columns, tile.each}));
     if (hopper_shared(tile, params.width).total > kHopperShared)

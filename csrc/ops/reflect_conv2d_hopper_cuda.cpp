@@ -35,7 +35,8 @@ void fwd(Tensors x,                    // [N, C, H, W], padded; [N, C, H - 2, W 
          Tensors moments) {  // float32 [N, chunks, 3, C_out], or empty
   const char* const op = "reflect_conv2d_hopper_fwd";
   const bool normed = !norm_mean.empty() && norm_mean[0];
-  HopperChecker checked(op, false, normed, x, weight, tile_of(positions, columns, each));
+  HopperChecker checked(op, normed ? HopperWay::kNormed : HopperWay::kForward, x, weight,
+                        tile_of(positions, columns, each));
   HopperParams& p = checked.params;
   for (const auto* given : {&bias, &norm_mean, &norm_rstd, &norm_weight, &norm_bias})
     checked.count("an operand", given->size(), x.size());
@@ -63,39 +64,75 @@ void fwd(Tensors x,                    // [N, C, H, W], padded; [N, C, H - 2, W 
   launch_on(op, checked);
 }
 
-void bwd(Tensors grad_y,     // [N, C_out, H - 2, W - 2]
+// The norm behind, whose backward is applied to grad_y; NULL where grad_y is read as it is.
+void set_behind(HopperChecker& checked, const Tensor& grad_y, const OptionalTensor& x,
+                const OptionalTensor& mean, const OptionalTensor& rstd,
+                const OptionalTensor& weight, const OptionalTensor& sums, HopperCall& call) {
+  const HopperParams& p = checked.params;
+  if (!p.graded) return;
+  if (!x || !mean || !rstd || !sums)
+    checked.check().fail("behind_sums", "given with behind_x, for each call", "none");
+  if (call.own) checked.check().fail("y", "none where a norm is behind", "a tensor");
+  HopperNormBehind& norm = call.behind;
+  norm.x = checked.image("behind_x", *x, {p.n, p.depth, grad_y.sizes()[2], grad_y.sizes()[3]});
+  norm.mean = checked.floats("behind_mean", mean, {p.n, p.depth});
+  norm.rstd = checked.floats("behind_rstd", rstd, {p.n, p.depth});
+  norm.weight = checked.floats("behind_weight", weight, {p.depth});
+  norm.sums = checked.floats("behind_sums", sums, {p.n, 2, p.depth});
+}
+
+void bwd(Tensors grad_y,     // [N, C_out, H - 2, W - 2]; dz of the norm behind, if there is one
          OptionalTensors y,  // like grad_y, where act was tanh
          Tensors weight,     // [C_out, C, 3, 3]
          int64_t positions, int64_t columns, int64_t each,
-         OptionalTensors norm_x,       // [N, C, H - 2 pad, W - 2 pad], if its sums are wanted
-         OptionalTensors norm_mean,    // float32 [N, C]
-         OptionalTensors norm_rstd,    // float32 [N, C]
-         OptionalTensors norm_weight,  // float32 [C]
-         OptionalTensors norm_bias,    // float32 [C]
-         OptionalTensors norm_skip,    // like norm_x, any strides
+         OptionalTensors behind_x,       // like grad_y
+         OptionalTensors behind_mean,    // float32 [N, C_out]
+         OptionalTensors behind_rstd,    // float32 [N, C_out]
+         OptionalTensors behind_weight,  // float32 [C_out]
+         OptionalTensors behind_sums,    // float32 [N, 2, C_out]
+         bool fold,                      // grad_x without the border, which it is added to
+         OptionalTensors norm_x,         // [N, C, H - 2 pad, W - 2 pad], if its sums are wanted
+         OptionalTensors norm_mean,      // float32 [N, C]
+         OptionalTensors norm_rstd,      // float32 [N, C]
+         OptionalTensors norm_weight,    // float32 [C]
+         OptionalTensors norm_bias,      // float32 [C]
+         OptionalTensors norm_skip,      // like norm_x, any strides
          int64_t act, double negative_slope, int64_t pad,
-         Tensors grad_x,     // [N, C, H, W]
+         bool masked,        // grad_x is dz of the norm
+         Tensors grad_x,     // [N, C, H, W]; folded [N, C, H - 2, W - 2]
          Tensors partial) {  // float32 [N, chunks, 2, C], or empty
   const char* const op = "reflect_conv2d_hopper_bwd";
-  HopperChecker checked(op, true, false, grad_y, weight, tile_of(positions, columns, each));
+  HopperChecker checked(op, fold ? HopperWay::kFolded : HopperWay::kOfInput, grad_y, weight,
+                        tile_of(positions, columns, each));
   HopperParams& p = checked.params;
   const Checker& check = checked.check();
   for (const auto* given :
-       {&y, &norm_x, &norm_mean, &norm_rstd, &norm_weight, &norm_bias, &norm_skip})
+       {&y, &norm_x, &norm_mean, &norm_rstd, &norm_weight, &norm_bias, &norm_skip, &behind_x,
+        &behind_mean, &behind_rstd, &behind_weight, &behind_sums})
     checked.count("an operand", given->size(), grad_y.size());
   checked.count("grad_x", grad_x.size(), grad_y.size());
   checked.count("partial", partial.size(), grad_y.size());
   check_act(checked, act);
   const int64_t height = p.height - 2 * pad, width = p.width - 2 * pad;
   check.pad(pad, height, width);
+  if (fold && pad != 1) check.fail("pad", "1 where grad_x is folded", text(pad));
   p.act = static_cast<int>(act);
   p.pad = static_cast<int>(pad);
   p.negative_slope = negative_slope;
+  p.graded = behind_x[0].has_value();
+  if (p.graded && !fold) check.fail("behind_x", "none where grad_x is not folded", "a tensor");
+  p.masked = masked;
+  const int64_t border = fold ? 2 : 0;
   for (size_t i = 0; i < grad_y.size(); ++i) {
     HopperCall& call = p.call[i];
     if (y[i]) call.own = checked.image("y", *y[i], {p.n, p.depth, p.height - 2, p.width - 2});
-    call.result = checked.image_out("grad_x", grad_x[i], {p.n, p.channels, p.height, p.width});
+    set_behind(checked, grad_y[i], behind_x[i], behind_mean[i], behind_rstd[i], behind_weight[i],
+               behind_sums[i], call);
+    call.result = checked.image_out("grad_x", grad_x[i],
+                                    {p.n, p.channels, p.height - border, p.width - border});
     call.left = checked.left("partial", partial[i], 2);
+    if (masked && (!fold || !call.left))
+      check.fail("masked", "false where grad_x is not folded or no sums are wanted", "true");
     if (!call.left) continue;
     HopperNorm& norm = call.norm;
     const Shape image = {p.n, p.channels, height, width};

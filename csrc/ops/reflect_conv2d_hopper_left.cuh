@@ -5,17 +5,9 @@
 #pragma once
 
 #include "common/reduce.cuh"
-#include "ops/reflect_conv2d_hopper.cuh"
+#include "ops/reflect_conv2d_hopper_place.cuh"
 
 namespace cyclegan_fast {
-
-constexpr int kStagedRows = 16;
-
-// Of a row of a warp's results: its pixel there, or -1; and of the input's gradient the pixel that
-// the norm has read, and whether that is the row itself and no mirror image.
-struct alignas(16) HopperPlace {
-  int target, h, w, own;
-};
 
 // A warp's 16 rows of 64 columns, in the dtype in which they are stored.
 template <typename T>
@@ -122,7 +114,7 @@ struct LeftMoments {
   }
 };
 
-template <typename T, int kColumns>
+template <typename T, int kColumns, bool kFolded>
 struct LeftSums {
   static constexpr int kRows = 2;
   float own[kColumns / 64][2][kRows], chunk[kRows];
@@ -160,13 +152,20 @@ struct LeftSums {
       unpack(load_vector<T, 2>(x + (int64_t{place.h} * width + place.w) * a.p.channels), value);
 #pragma unroll
       for (int k = 0; k < 2; ++k) {
-        if (skip && place.own)
+        if (skip && (kFolded || place.own))
           g[k] += static_cast<float>(
               skip[place.h * norm.skip.h + place.w * norm.skip.w + k * norm.skip.c]);
-        const float d = value[k] - mean[k];
-        const float dz = a.act.gradient(g[k], d * scale[k] + bias[k]);
-        own[group][k][0] += dz;
-        own[group][k][1] += dz * d * rstd[k];
+        value[k] -= mean[k];
+        g[k] = a.act.gradient(g[k], value[k] * scale[k] + bias[k]);
+      }
+      if (kFolded && a.p.masked) {
+        store(g, staged.at(r, 2 * lane));
+        staged.pair(r, lane, g);  // the sums are those of what is written
+      }
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        own[group][k][0] += g[k];
+        own[group][k][1] += g[k] * value[k] * rstd[k];
       }
     }
   }

@@ -26,6 +26,8 @@ DEPTH = 64  # channels summed over at a time
 # 256, beside four taps' filters.
 WIDEST = {128: 512, 256: 127}
 PROGRAMS = 132  # multiprocessors of an H100
+# Of a tile whose mirror images are added to what they show, and the narrowest image of such.
+FOLDED_STEP, LEAST_FOLDED = 126, 10
 MOST_PIXELS = 1 << 30  # they are counted in 32 bits
 STEP = 64  # pixels of a result's row, over which the weight's gradient sums at a time
 # Of a weight's gradient: blocks that are wanted of one call, half of the multiprocessors, since two
@@ -60,16 +62,18 @@ def why_not(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
 
 
 def why_not_loading(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
-    """Return why a forward call with a norm on load is not served, or None.
+    """Return why calls with norms on load, forward and gradient of the input, are not served, or None.
 
     Args:
-        x: what the norm reads.
+        x: what the norm before reads.
         weight: of the convolution.
-        padding: pixels of the norm's result that are mirrored on each side.
+        padding: pixels of that norm's result that are mirrored on each side.
         stride: of the convolution.
     """
     if padding != 1:
         return "a norm's result is padded by 1 while it is loaded"
+    if x.shape[3] < LEAST_FOLDED:
+        return f"x must be at least {LEAST_FOLDED} pixels wide"
     return _why_not(x, weight, stride, border=1)
 
 
@@ -129,25 +133,54 @@ def sums_chunks(
 ) -> int:
     """Return the chunks of an image's sums, see beside_norm.NormOfInput."""
     n, channels, height, width = x_shape
-    return -(-height * width // _tile(n, height * width, width, channels, chunked=True).each)
+    pitch = width + 2 * padding
+    tile = _tile(n, height * pitch, pitch, channels, chunked=True, folded=padding > 0)
+    return -(-height * pitch // tile.each)
 
 
 def gradient_of_input(calls: Sequence[OfInput], padding: int, stride: int) -> None:
-    """Write the images' gradients, and the sums of the norm before where they are asked for."""
+    """Write the images' gradients, and the sums of the norm before where they are asked for.
+
+    With padding 1 the border's gradient is added to what it shows; a norm's backward is applied to
+    what is loaded and written then alone.
+    """
     grad_y, y, weight, grad_x, norms, behind = zip(*calls, strict=True)
     n, channels, height, width = grad_x[0].shape
-    norm = norms[0]
-    if behind[0] is not None or (norm is not None and norm.masked):
+    norm, folded = norms[0], padding > 0
+    masked = norm is not None and norm.masked
+    pad = 0 if norm is None else norm.pad
+    if padding > 1 or (folded and pad) or (not folded and (masked or behind[0] is not None)):
         raise ValueError(
-            "reflect_conv2d: 'hopper' applies no norm's backward to what it loads or writes; "
-            "use 'implicit'"
+            "reflect_conv2d: padding must be 0 or 1, and with a norm's backward on load or a "
+            f"masked gradient 1 and the norm's pad 0, got padding {padding} and pad {pad}"
         )
-    tile = _tile(n, height * width, width, channels, chunked=norm is not None)
-    names = ("x", "mean", "rstd", "weight", "bias", "skip")
-    of_norms = [[getattr(each, name, None) for each in norms] for name in names]
-    shared = (0, 0.0, 0) if norm is None else (norm.act, norm.negative_slope, norm.pad)
+    pitch = width + 2 * padding
+    tile = _tile(n, height * pitch, pitch, channels, chunked=norm is not None, folded=folded)
+    of_behind = [
+        [getattr(each, name, None) for each in behind]
+        for name in ("x", "mean", "rstd", "weight", "sums")
+    ]
+    of_norms = [
+        [getattr(each, name, None) for each in norms]
+        for name in ("x", "mean", "rstd", "weight", "bias", "skip")
+    ]
+    act, slope = (0, 0.0) if norm is None else (norm.act, norm.negative_slope)
     left = [_or_empty(getattr(each, "partial", None), grad_x[0]) for each in norms]
-    ops.reflect_conv2d_hopper_bwd(grad_y, y, weight, *tile, *of_norms, *shared, grad_x, left)
+    ops.reflect_conv2d_hopper_bwd(
+        grad_y,
+        y,
+        weight,
+        *tile,
+        *of_behind,
+        folded,
+        *of_norms,
+        act,
+        slope,
+        pad or padding,
+        masked,
+        grad_x,
+        left,
+    )
 
 
 def workspace(out_shape: Sequence[int], weight_shape: Sequence[int], groups: int = 1) -> int:
@@ -202,7 +235,9 @@ def _split(out_shape: Sequence[int], channels: int, groups: int) -> Split:
     return Split(columns, each, -(-steps // each))
 
 
-def _tile(n: int, positions: int, width: int, channels: int, chunked: bool) -> Tile:
+def _tile(
+    n: int, positions: int, width: int, channels: int, chunked: bool, folded: bool = False
+) -> Tile:
     """Return how a launch on n images is cut, by their sizes alone.
 
     Args:
@@ -211,14 +246,16 @@ def _tile(n: int, positions: int, width: int, channels: int, chunked: bool) -> T
         width: that pitch.
         channels: of the result.
         chunked: something is left by chunks, of which there must be few.
+        folded: the gradient of the padded image is added to that of the image.
     """
     columns = 128 if channels % 128 == 0 else 64
     # Twice the positions read the filters half as often, if there is work enough for all.
     units = n * -(-positions // 256) * (channels // columns)
-    wide = columns == 128 and width <= WIDEST[256] and units >= PROGRAMS
+    wide = columns == 128 and width <= WIDEST[256] and units >= PROGRAMS and not folded
     size = 256 if wide else 128
-    tiles = -(-positions // size)
-    return Tile(size, columns, size * (-(-tiles // MOST_CHUNKS) if chunked else 1))
+    step = FOLDED_STEP if folded else size
+    tiles = -(-positions // step)
+    return Tile(size, columns, step * (-(-tiles // MOST_CHUNKS) if chunked else 1))
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the compilers made of each CUDA and Triton kernel, per architecture; needs no GPU.
 
-    python benchmarks/compile_report.py
+    python benchmarks/compile_report.py [--language cuda|triton]      the other's table is kept
 
 Reads the compiled library with the cuobjdump that Triton brings, has Triton compile its kernels,
 prints a table, and writes benchmarks/results/compile.json: registers per thread, bytes of shared
@@ -11,6 +11,7 @@ would show in.
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -74,7 +75,17 @@ def main() -> None:
         "cuda": f"nvcc {_build_info.build_info()['cuda']}",
         "triton": f"Triton {triton.__version__}",
     }
-    tables = {"cuda": _table(kernels()), "triton": _table(_triton_kernels())}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--language", choices=list(compilers), help="only these kernels")
+    wanted = parser.parse_args().language
+    known = json.loads(RECORD.read_text()) if wanted else {"compilers": compilers}
+    tables = {}
+    for language, found in {"cuda": kernels, "triton": _triton_kernels}.items():
+        if wanted in (None, language):
+            tables[language] = _table(found())
+        else:
+            tables[language] = known[language]
+            compilers[language] = known["compilers"][language]
     sections = [f'"compilers": {json.dumps(compilers)}', f'"columns": {json.dumps(COLUMNS)}']
     for language, table in tables.items():
         lines = [f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in table.items()]

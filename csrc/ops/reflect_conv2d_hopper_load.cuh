@@ -146,7 +146,7 @@ struct GradientOnLoad {
 template <typename T>
 __device__ inline void load_graded(const HopperArguments& a, const HopperUnit& u, const T* from,
                                    const T* x, int channel, int first, int only, int k, T* to) {
-  constexpr int kVector = kWidest<T>, kStep = kLoaders / 8, kLoads = 4;
+  constexpr int kVector = kWidest<T>, kStep = kLoaders / 8, kLoads = 3;
   const GradientOnLoad<T> gradient(a, u, channel);
   const float none[kVector] = {};
   for (; k < a.pixels; k += kLoads * kStep) {

@@ -131,10 +131,11 @@ def of_input(
     grad_y, of_norm = gradient if isinstance(gradient, Masked) else (gradient, None)
     if norm is not None and kept.takes_norms:
         # Of the norm's own plane, which its mirror images are folded into.
-        name = hand_serving.LOADING
         layer = hand_serving.layer_of(tools, step, norm.kept.x, norm.step.pad)
+        name = hand_serving.loading(layer)
     elif of_norm is not None:
-        name, layer = hand_serving.LOADING, hand_serving.layer_of(tools, step, x, 0)
+        layer = hand_serving.layer_of(tools, step, x, 0)
+        name = hand_serving.loading(layer)
     else:
         name, layer = hand_serving.serving(tools, step, x, "gradient_of_input", None)
     if layer is None:

@@ -55,6 +55,11 @@ def loads_norms(tools: Tools, step: ConvStep, x: Tensor, pad: int) -> bool:
     return layer is not None and takes_norms(layer) is not None
 
 
+def loading(layer: Layer | None) -> str:
+    """Return the implementation of a layer that does the norms beside it, but its weight's."""
+    return (None if layer is None else takes_norms(layer)) or LOADING
+
+
 def by_library(tools: Tools, step: ConvStep, x: Tensor) -> bool:
     """Whether the device's library makes a convolution of x, and the gradient of its weight."""
     return all(
@@ -98,8 +103,7 @@ def serving(
     """
     if loaded is not None:
         layer = layer_of(tools, step, x, loaded.pad, read=read)
-        name = None if layer is None else takes_norms(layer)
-        return name or LOADING, layer
+        return loading(layer), layer
     layer = layer_of(tools, step, x, 0, read=False)
     name = "library" if layer is None else choose(direction, backend.policy(), layer)
     if layer is None or name == "library":

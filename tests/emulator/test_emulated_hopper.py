@@ -20,7 +20,7 @@ from conv_raw import Layer  # noqa: E402
 from fenced import Fences  # noqa: E402
 
 from cyclegan_fast.ops.reflect_conv2d import cuda_hopper as hopper  # noqa: E402
-from cyclegan_fast.ops.reflect_conv2d.beside_norm import Normalised, NormGradient  # noqa: E402
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import Normalised  # noqa: E402
 from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput  # noqa: E402
 
 pytestmark = pytest.mark.skipif(emulator.why_not() is not None, reason=str(emulator.why_not()))
@@ -249,6 +249,3 @@ def test_wrong_arguments_are_named():
             hopper.ops.reflect_conv2d_hopper_fwd(
                 [x], [weight], *none, 0, 0.0, False, *tile, [call.y], [torch.empty(0)]
             )
-    behind = NormGradient(x, norm.mean, norm.rstd, None, torch.zeros(1, 2, 64))
-    with pytest.raises(ValueError, match="applies no norm's backward"):
-        hopper.gradient_of_input([OfInput(call.y, None, weight, x, None, behind)], 0, 1)

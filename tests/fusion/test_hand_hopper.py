@@ -35,7 +35,7 @@ pytestmark = [
 
 
 def test_norms_on_load_by_hopper(monkeypatch):
-    """Its forward where it serves; the implicit GEMM does the rest, and reads what it has left."""
+    """What it serves; the implicit GEMM does the rest, and each reads what the other has left."""
     ops, _ = emulator.load(part="hopper")
     monkeypatch.setattr(hopper, "ops", ops)
     monkeypatch.setattr(hopper, "_why_not_on", lambda _device: None)
@@ -43,7 +43,7 @@ def test_norms_on_load_by_hopper(monkeypatch):
     half = nn.ReflectionPad2d(1), nn.Conv2d(64, 64, 3), nn.InstanceNorm2d(64)
     net = nn.Sequential(*half, nn.ReLU(), *copy.deepcopy(half))
     net = accelerate(net.to(memory_format=FORMATS[1]), memory_format="channels_last")
-    x = torch.randn(1, 64, 6, 5).bfloat16().contiguous(memory_format=FORMATS[1])
+    x = torch.randn(1, 64, 4, 10).bfloat16().contiguous(memory_format=FORMATS[1])
     done = Done(monkeypatch)
 
     def walked(name):
@@ -59,8 +59,13 @@ def test_norms_on_load_by_hopper(monkeypatch):
 
     expected, calls = walked("implicit")
     found, names = walked("hopper")
-    calls -= Counter({("forward implicit reflect", 1): 1})
-    assert names == calls + Counter({("forward hopper reflect", 1): 1})
+    assert calls["forward implicit reflect", 1] == 2
+    assert calls["gradient_of_input implicit reflect", 1] == 2
+    moved = {("forward {} reflect", 1): 1, ("gradient_of_input {} reflect", 1): 2}
+    for (call, together), count in moved.items():
+        calls -= Counter({(call.format("implicit"), together): count})
+        calls += Counter({(call.format("hopper"), together): count})
+    assert names == calls
     for name, value in expected.items():
         if value is not None:
             bound = 0.02 * value.abs().max().item()
@@ -68,7 +73,7 @@ def test_norms_on_load_by_hopper(monkeypatch):
 
 
 def test_which_implementation_does_a_norm_on_load(monkeypatch):
-    x = torch.zeros(1, 64, 6, 5).bfloat16().contiguous(memory_format=FORMATS[1])
+    x = torch.zeros(1, 64, 4, 10).bfloat16().contiguous(memory_format=FORMATS[1])
     weight = torch.zeros(64, 64, 3, 3).contiguous(memory_format=FORMATS[1])
     served = table.Layer(x, weight, 1)
     wide = torch.zeros(1, 64, 3, hopper.WIDEST[128] - 1).to(x).contiguous(memory_format=FORMATS[1])
@@ -78,6 +83,7 @@ def test_which_implementation_does_a_norm_on_load(monkeypatch):
         served._replace(kind="zeros"),
         served._replace(weight=weight[:, :32]),
         served._replace(x=wide),
+        served._replace(x=x[:, :, :, 1:].contiguous(memory_format=FORMATS[1])),
     ]
     with table.choosing(lambda *_: "hopper"):
         assert table.takes_norms(served) == "implicit"  # no GPU, or another

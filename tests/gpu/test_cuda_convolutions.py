@@ -100,6 +100,19 @@ def test_norms_on_load(case, dtype):
 
 
 @pytest.mark.usefixtures("on_the_gpu")
+@pytest.mark.parametrize("dtype", [BF16, F16], ids=str)
+def test_norms_on_load_by_hopper(dtype):
+    tested = layer(FOLDING, dtype)
+    reason = table.why_not_loading(table.Layer(*tested.operands(0), tested.padding))
+    if reason is not None:
+        pytest.skip(reason)
+    tested.module = table.implementation("hopper")
+    tested.check_forward(affine=True, moments=True)
+    tested.check_gradient_of_input(affine=True, norm={"act": 1, "skip": True})
+    tested.check_gradient_of_input(on_load=False)
+
+
+@pytest.mark.usefixtures("on_the_gpu")
 @pytest.mark.parametrize("case", [TRUNK, HOPPER, FOLDING], ids=str)
 def test_layers_alike_in_one_launch(case):
     name, kind, shape, *others = case
@@ -107,19 +120,19 @@ def test_layers_alike_in_one_launch(case):
     conv_raw.Layer.check_gradient_of_weight(tested, needs=(True, False), dtype=F32, groups=9)
 
 
-def chosen(on_load: bool):
-    """Our kernels wherever one serves, with the norms beside them or not."""
+def chosen(on_load: str | None):
+    """Our kernels wherever one serves; `on_load`: what does the norms beside them, if it serves."""
 
     def first_that_serves(asked, direction):
         if direction == ON_LOAD:
-            return "implicit" if on_load else None
+            return on_load
         names = table.LAUNCHED if asked.kind == "reflect" else ("implicit",)
         return next((name for name in names if table.why_not(name, asked, direction) is None), None)
 
     return first_that_serves
 
 
-@pytest.mark.parametrize("on_load", [False, True], ids=["norms apart", "norms on load"])
+@pytest.mark.parametrize("on_load", [None, "implicit", "hopper"], ids=str)
 def test_steps_of_training(on_load):
     """Captured and plain alike, and near the library's: 20 steps move no loss far apart."""
     asked = set()

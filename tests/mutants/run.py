@@ -34,8 +34,8 @@ MUTANTS = {
     "cuda": cuda_mutants.MUTANTS + hopper_mutants.MUTANTS,
     "triton": triton_mutants.MUTANTS,
 }
-# In the name of a file that only test_emulated_<name>.py can see, the narrowest first.
-HOPPER = ("hopper_weight", "hopper")
+# In the name of a file, the narrowest first: the test_emulated_<name>.py that alone can see it.
+HOPPER = {"hopper_weight": ["hopper_weight"], "hopper": ["hopper", "hopper_fold"]}
 # The tests that can see a file at all, to be done sooner.
 CUDA_TESTS = {
     "instance": "norm or derivative",
@@ -177,9 +177,9 @@ def _run_cuda(folder: Path, mutant: Mutant | None, file: str) -> subprocess.Comp
     shutil.copytree(ROOT / "csrc", csrc)
     _change(csrc, mutant)
     key = _cuda_key(file)
-    name = key if key in HOPPER else "kernels"
-    tests = [TESTS / "emulator" / f"test_emulated_{name}.py", "-k", CUDA_TESTS.get(key, "test")]
-    return _pytest(tests, CYCLEGAN_FAST_TEST_CSRC=str(csrc))
+    names = HOPPER.get(key, ["kernels"])
+    tests = [TESTS / "emulator" / f"test_emulated_{name}.py" for name in names]
+    return _pytest([*tests, "-k", CUDA_TESTS.get(key, "test")], CYCLEGAN_FAST_TEST_CSRC=str(csrc))
 
 
 def _run_triton(folder: Path, mutant: Mutant | None, file: str) -> subprocess.CompletedProcess[str]:

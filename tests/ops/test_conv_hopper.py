@@ -89,6 +89,10 @@ def test_real_tiles_and_chunks():
     assert hopper.moments_cover((4, 256, 66, 66), TRUNK, 0, 1) == (17, 256, 66)
     assert hopper.moments_cover((1, 256, 130, 130), TRUNK, 0, 1) == (44, 384, 130)
     assert hopper.sums_chunks((1, 256, 66, 66), TRUNK, 0, 1) == 35
+    # With the border folded it has no rows of its own, and tiles are shorter.
+    assert hopper.sums_chunks((1, 256, 64, 64), TRUNK, 1, 1) == 34
+    folded = hopper._tile(8, 4224, 66, 256, chunked=False, folded=True)
+    assert folded == hopper.Tile(128, 128, 126)
     assert hopper._tile(1, 4224, 66, 256, chunked=True) == hopper.Tile(128, 128, 128)
     assert hopper._tile(8, 4224, 66, 192, chunked=True) == hopper.Tile(128, 64, 128)
     assert hopper._tile(8, 16640, 130, 256, chunked=False) == hopper.Tile(128, 128, 128)

@@ -62,7 +62,7 @@ def why_not(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
 
 
 def why_not_loading(x: Tensor, weight: Tensor, padding: int, stride: int) -> str | None:
-    """Return why calls with norms on load, forward and gradient of the input, are not served, or None.
+    """Return why a call with norms on load, of the image or its gradient, is not served, or None.
 
     Args:
         x: what the norm before reads.

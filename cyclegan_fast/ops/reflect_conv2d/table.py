@@ -163,12 +163,12 @@ def may_choose(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def takes_norms(layer: Layer) -> str | None:
-    """Return what makes the forward of a layer that does the norms beside it while it loads.
+    """Return what serves a layer that does the norms beside it while it loads.
 
     None of a layer that does not. The implicit GEMM can in all of its directions: it reads what the
     norm before it would have read, and the gradient that the norm behind it would have read. Where
-    Hopper's kernel is chosen, that makes the forward of what it serves, and the implicit GEMM the
-    rest. A measurement, or a run's own choice, says so.
+    Hopper's kernel is chosen, that makes the forward and the gradient of the input of what it
+    serves, and the implicit GEMM the rest. A measurement, or a run's own choice, says so.
 
     Args:
         layer: what is computed; x is what the norm before it reads, padding what it pads by.
@@ -177,7 +177,7 @@ def takes_norms(layer: Layer) -> str | None:
 
 
 def why_not_loading(layer: Layer) -> str | None:
-    """Return None if Hopper's kernel can do the norm before a layer while it loads, or why not."""
+    """Return None if Hopper's kernel can do the norms beside a layer while it loads, or why not."""
     if layer.kind != "reflect":
         return f"it is not made for a convolution of the kind {layer.kind!r}"
     return implementation("hopper").why_not_loading(*layer[:4])

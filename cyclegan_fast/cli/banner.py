@@ -135,7 +135,7 @@ def choices(trainer: Trainer) -> list[str]:
         for option in ("device", "precision", "memory_format", "merge")
         if getattr(config, option) == "auto"
     ]
-    if config.merge == "auto" and trainer.engine.arrangement.merge:
+    if config.join == "auto" and trainer.engine.arrangement.by_hand:
         for name, why in walked.reasons(trainer.engine).items():
             chosen.append(f"{name} runs under autograd: {why}")
     if not config.accelerate:
@@ -173,7 +173,8 @@ def _passes(trainer: Trainer) -> tuple[str, str]:
         return "one by one", "dropout, batch norm and buffers see which pictures come together"
     if arrangement.merge:
         paired = "; norms of A and B in one launch" if arrangement.pair else ""
-        once = "" if arrangement.checkpoint else "; each weight gradient once in a step"
+        joined = arrangement.by_hand and not arrangement.checkpoint
+        once = "; each weight gradient once in a step" if joined else ""
         return "at once", (
             "fake with identity; of a discriminator generated, real and pooled pictures"
             f"{once}{paired}"

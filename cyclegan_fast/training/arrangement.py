@@ -3,8 +3,10 @@
 
 Together: a network takes two pictures of one size as a batch, the one to be translated with the one
 to be left alone, the real one with the generated one. Instance norm treats every picture by itself,
-so this is exact. There are fewer and larger launches, and one weight gradient for two. Networks
-whose plans can be walked by hand go further: see walked.py.
+so this is exact. There are fewer and larger launches, and one weight gradient for two.
+
+Joined: networks whose plans can be walked by hand take the weight gradients of all their passes at
+once, and what follows of that: see walked.py.
 
 Side by side: at batch 1 a convolution of the generator fills half of a large GPU. The generators do
 not need each other for most of a step, so each has a stream, and the captured graph has two
@@ -40,7 +42,9 @@ class Arrangement:
         device: of the step; without a GPU there is one stream.
         ordered: the order of the passes is part of the result, see `is_ordered`.
         merge: let pictures of one size go through a network together; not where ordered.
+        by_hand: walk networks by hand, and so join weight gradients; not where ordered.
         pair: let walks side by side give their norms to the device together, see beside.py.
+        branches: let a GPU do side by side what does not need each other; not where ordered.
         checkpoint: run residual blocks forward again in backward, see `HandWalk`.
     """
 
@@ -50,14 +54,17 @@ class Arrangement:
         *,
         ordered: bool,
         merge: bool,
+        by_hand: bool,
         pair: bool,
+        branches: bool = True,
         checkpoint: bool = False,
     ) -> None:
         self.ordered = ordered
         self.merge = merge
+        self.by_hand = by_hand
         self.pair = pair
         self.checkpoint = checkpoint
-        parallel = device.type == "cuda" and not ordered
+        parallel = device.type == "cuda" and branches and not ordered
         self._side = torch.cuda.Stream(device) if parallel else None
         self._last = torch.cuda.Stream(device) if parallel else None
 
@@ -145,23 +152,65 @@ def resolve_merge(
     return not ordered and (device.type == "cpu" or largest <= CACHED_BYTES)
 
 
-def resolve_pair(config: TrainConfig, device: torch.device, *, merge: bool) -> bool:
+def resolve_join(config: TrainConfig, *, merge: bool, ordered: bool) -> bool:
+    """Whether weight gradients are taken once in a step.
+
+    Args:
+        config: join.
+        merge: as resolved.
+        ordered: see `is_ordered`.
+
+    Raises:
+        ValueError: join is "on", and the networks forbid it.
+    """
+    if config.join == "on" and ordered:
+        raise ValueError(
+            "config: join is on, but dropout, batch norm and buffers see the order of the passes. "
+            "Use --join auto."
+        )
+    return config.join == "on" or (config.join == "auto" and merge)
+
+
+def resolve_pair(config: TrainConfig, device: torch.device, *, join: bool) -> bool:
     """Whether the norms of the two generators, and of the two discriminators, go in pairs.
 
     Args:
         config: pair.
         device: of the step. On a CPU nothing is gained by it.
-        merge: as resolved.
+        join: as resolved.
 
     Raises:
-        ValueError: pair is "on", and merge is off.
+        ValueError: pair is "on", and join is off.
     """
-    if config.pair == "on" and not merge:
+    if config.pair == "on" and not join:
         raise ValueError(
-            "config: pair is on, but norms go in pairs only where passes are merged. Use --merge "
-            "on, or --pair auto."
+            "config: pair is on, but norms go in pairs only where weight gradients are joined. Use "
+            "--join on, or --pair auto."
         )
-    return config.pair == "on" or (config.pair == "auto" and merge and device.type == "cuda")
+    return config.pair == "on" or (config.pair == "auto" and join and device.type == "cuda")
+
+
+def resolve_branches(config: TrainConfig, device: torch.device, *, ordered: bool) -> bool:
+    """Whether a GPU does side by side what does not need each other.
+
+    Args:
+        config: branches.
+        device: of the step.
+        ordered: see `is_ordered`.
+
+    Raises:
+        ValueError: branches is "on", and the device or the networks forbid it.
+    """
+    if config.branches == "on" and device.type != "cuda":
+        raise ValueError(
+            "config: branches is on, but a CPU does one thing after another. Use --branches auto."
+        )
+    if config.branches == "on" and ordered:
+        raise ValueError(
+            "config: branches is on, but dropout, batch norm and buffers see the order of the "
+            "passes. Use --branches auto."
+        )
+    return config.branches != "off" and device.type == "cuda" and not ordered
 
 
 def resolve_checkpoint(config: TrainConfig, *, ordered: bool) -> bool:

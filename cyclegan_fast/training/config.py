@@ -157,9 +157,16 @@ class TrainConfig:
     merge: Choice = "auto"
     """Send pictures of one size through a network together, which changes nothing but speed; auto:
     where that is faster, and the networks have no dropout, batch norm or buffers."""
+    join: Choice = "auto"
+    """Take each weight's gradient once in a step, of all passes through its network, whose layers
+    are walked by hand for it; changes nothing but speed. auto: where passes are merged."""
     pair: Choice = "auto"
-    """Where passes are merged, normalise in both generators, and in both discriminators, with one
-    launch; changes nothing but speed. auto: on a GPU."""
+    """Where weight gradients are joined, normalise in both generators, and in both discriminators,
+    with one launch; changes nothing but speed. auto: on a GPU."""
+    branches: Choice = "auto"
+    """Give what does not need each other to a GPU side by side: the generators, the
+    discriminators, the discriminators' Adam beside the generators' backward; changes nothing but
+    speed. auto: on a GPU, where the networks have no dropout, batch norm or buffers."""
     checkpoint: Checkpoint = "off"
     """blocks: keep what goes from one residual block of a generator to the next, and run each block
     again in backward: less memory for large crops, at one forward more."""

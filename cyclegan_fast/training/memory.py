@@ -169,7 +169,9 @@ class _Rehearsal(Trainer):
             "memory_format": "channels_last" if last else "contiguous",
             "accelerate": True,  # else channels_last is refused, for what its values would be
             "merge": "on" if arrangement.merge else "off",
+            "join": "on" if arrangement.by_hand else "off",
             "pair": "on" if arrangement.pair else "off",
+            "branches": "off",
             "cuda_graph": "off",
         }
         config = dataclasses.replace(trainer.config, **{**same, **changes})

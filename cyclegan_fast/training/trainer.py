@@ -18,7 +18,9 @@ from cyclegan_fast.training import graphs, pool, state, walked
 from cyclegan_fast.training.arrangement import (
     Arrangement,
     is_ordered,
+    resolve_branches,
     resolve_checkpoint,
+    resolve_join,
     resolve_merge,
     resolve_pair,
 )
@@ -145,10 +147,15 @@ class Trainer:
         ordered = is_ordered(net for _, net in networks.items())
         activations = self.precision.half or networks.dtype
         merge = resolve_merge(self.config, self.device, activations.itemsize, ordered=ordered)
-        pair = resolve_pair(self.config, self.device, merge=merge)
-        checkpoint = resolve_checkpoint(self.config, ordered=ordered)
+        join = resolve_join(self.config, merge=merge, ordered=ordered)
         return Arrangement(
-            self.device, ordered=ordered, merge=merge, pair=pair, checkpoint=checkpoint
+            self.device,
+            ordered=ordered,
+            merge=merge,
+            by_hand=join,
+            pair=resolve_pair(self.config, self.device, join=join),
+            branches=resolve_branches(self.config, self.device, ordered=ordered),
+            checkpoint=resolve_checkpoint(self.config, ordered=ordered),
         )
 
     def _runner(self) -> Callable[[Given, Decisions], dict[str, Tensor]]:

@@ -102,13 +102,14 @@ def check_checkpoint(engine: Engine) -> None:
 
 
 def walks_of(engine: Engine, batch: Batch) -> Walks | None:
-    """Return how the networks are run in this step; None: passes are not to be joined.
+    """Return how the networks are run in this step; None: under autograd, pass by pass.
 
-    So it is where the option merge says so and checkpoint does not ask for a walk, and where no
-    network can be walked by hand.
+    So it is where neither join nor checkpoint asks for a walk, and where no network can be walked
+    by hand.
     """
-    merge, checkpoint = engine.arrangement.merge, engine.arrangement.checkpoint
-    if not merge and not checkpoint:
+    arrangement = engine.arrangement
+    merge, checkpoint = arrangement.merge, arrangement.checkpoint
+    if not arrangement.by_hand and not checkpoint:
         return None
     tanh = engine.gan_mode == "lsgan" and all(
         fusion.ends_in_tanh(net, real)

@@ -235,7 +235,7 @@ def test_two_networks_share_every_launch(monkeypatch):
     with backend.use_backend("triton"):
         expected = alone_or_beside(lambda *steps: [alone(each) for each in steps])
         done = Done(monkeypatch)
-        aside = Arrangement(torch.device("cpu"), ordered=False, merge=True, pair=True)
+        aside = Arrangement(torch.device("cpu"), ordered=False, merge=True, by_hand=True, pair=True)
         found = alone_or_beside(lambda *steps: beside(aside, *steps))
     assert all(map(torch.equal, found[0], expected[0]))
     for ours, theirs in zip(found[1], expected[1], strict=True):

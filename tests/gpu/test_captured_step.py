@@ -117,7 +117,17 @@ def test_resume_in_the_middle_of_replays():
     assert all(torch.equal(a, b) for a, b in zip(weights, plain_weights, strict=True))
 
 
-@pytest.mark.parametrize("options", [{"merge": "off"}, {"merge": "on", "pair": "off"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"merge": "off"},
+        {"merge": "off", "join": "on"},
+        {"merge": "on", "join": "off"},
+        {"merge": "on", "pair": "off"},
+        {"merge": "on", "branches": "off"},
+    ],
+    ids=str,
+)
 def test_other_arrangements_are_replayed_to_the_bit(options):
     plain, plain_weights, _ = train("off", steps=40, precision="bf16", **options)
     replayed, weights, _ = train("on", steps=40, precision="bf16", **options)

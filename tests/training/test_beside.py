@@ -50,7 +50,7 @@ def test_each_walk_is_as_if_it_were_alone(pair, blocks, widths, again):
         made = alone(walk.forward(part(i)))
         (of_x,) = alone(walk.backward(made, [made.outputs[0] * 2]))
         expected.append((made.outputs[0], of_x, gradients(net)))
-    aside = Arrangement(torch.device("cpu"), ordered=False, merge=True, pair=pair)
+    aside = Arrangement(torch.device("cpu"), ordered=False, merge=True, by_hand=True, pair=pair)
     first, second = (walk_of(net, again=again) for net in nets)
     made = beside(aside, first.forward(part(0)), second.forward(part(1)))
     upstream = [[each.outputs[0] * 2] for each in made]
@@ -71,7 +71,7 @@ def test_norms_of_one_size_go_in_pairs_and_others_do_not(monkeypatch):
     done = []
     right = _into.do
     monkeypatch.setattr(_into, "do", lambda *calls: (done.append(len(calls)), right(*calls)))
-    aside = Arrangement(torch.device("cpu"), ordered=False, merge=True, pair=True)
+    aside = Arrangement(torch.device("cpu"), ordered=False, merge=True, by_hand=True, pair=True)
     beside(aside, walk_of(generator(1)).forward(part(0)), walk_of(generator(2)).forward(part(1)))
     # Stem, two down, two for each block, two up; the second network has a block more.
     assert [count for count in done if count] == [2] * 7 + [1] * 2

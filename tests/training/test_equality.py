@@ -42,6 +42,7 @@ class Case:
     pool: int = 3
     memory_format: str = "contiguous"
     merge: str = "auto"
+    join: str = "auto"
     pair: str = "auto"
     checkpoint: str = "off"
 
@@ -82,6 +83,7 @@ def run(case):
         accelerate=case.backend != "off",
         memory_format=case.memory_format,
         merge=case.merge,
+        join=case.join,
         pair=case.pair,
         checkpoint=case.checkpoint,
     )
@@ -202,6 +204,9 @@ CASES = {
     "blocks again, in pairs": Case(checkpoint="blocks", merge="on", pair="on", batch=2),
     "blocks again, one by one": Case(checkpoint="blocks", merge="off"),
     "one by one": Case(merge="off"),
+    "one by one, joined": Case(merge="off", join="on", batch=2),
+    "one by one, joined, in pairs": Case(merge="off", join="on", pair="on"),
+    "merged, not joined": Case(merge="on", join="off", batch=2),
     "one by one, no identity": Case(merge="off", identity=0.0, batch=2),
 }
 

@@ -19,7 +19,9 @@ MARGIN = 0.01
 
 CASES = {
     "one by one": dict(merge="off"),
+    "one by one, joined": dict(merge="off", join="on"),
     "merged": {},
+    "merged, not joined": dict(merge="on", join="off"),
     "batch 2": dict(batch_size=2),
     "crop 128": dict(crop_size=128, load_size=128),
     "bf16": dict(precision="bf16"),

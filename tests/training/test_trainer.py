@@ -10,6 +10,7 @@ from cyclegan_fast import fusion
 from cyclegan_fast.data.picked import PickedPictures
 from cyclegan_fast.ops import PackedPictures
 from cyclegan_fast.training import Trainer, build
+from cyclegan_fast.training.arrangement import resolve_branches
 from cyclegan_fast.training.losses import FAKE, REAL, adversarial_loss
 from cyclegan_fast.training.networks import frozen
 
@@ -259,6 +260,24 @@ def test_merging_is_refused_where_a_pass_can_tell():
         Trainer(toy.config(merge="on", dropout=True))
 
 
-def test_pairs_are_refused_where_passes_are_not_merged():
-    with pytest.raises(ValueError, match="only where passes are merged"):
-        Trainer(toy.config(merge="off", pair="on"))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"join": "on", "dropout": True}, "join is on, but dropout, batch norm and buffers see"),
+        ({"merge": "off", "pair": "on"}, "only where weight gradients are joined"),
+        ({"merge": "on", "join": "off", "pair": "on"}, "only where weight gradients are joined"),
+        ({"branches": "on"}, "a CPU does one thing after another"),
+    ],
+)
+def test_what_an_arrangement_cannot_be(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Trainer(toy.config(**changes))
+
+
+def test_branches_are_refused_where_a_pass_can_tell():
+    cuda, config = torch.device("cuda"), toy.config(branches="on")
+    assert resolve_branches(config, cuda, ordered=False)
+    assert not resolve_branches(toy.config(branches="off"), cuda, ordered=False)
+    assert not resolve_branches(toy.config(), cuda, ordered=True)
+    with pytest.raises(ValueError, match="see the order of the passes"):
+        resolve_branches(config, cuda, ordered=True)

@@ -19,10 +19,10 @@ from cyclegan_fast.data.unpaired import UnpairedDataset
 from cyclegan_fast.errors import DataError, printable, size_text
 from cyclegan_fast.io.pictures import write_bytes
 from cyclegan_fast.report.evaluation import domains, test_pictures
+from cyclegan_fast.training import memory
 from cyclegan_fast.training.config import TrainConfig
 from cyclegan_fast.training.joining import leads
 from cyclegan_fast.training.loop import train
-from cyclegan_fast.training.memory import predict
 from cyclegan_fast.training.reporter import RunInfo, RunResult
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Run:
         return result
 
     def _begin(self, info: RunInfo) -> None:
-        self._found = predict(info.trainer, info.picture_bytes)
+        self._found = memory.predict(info.trainer, info.picture_bytes)
         for line in banner.lines(info, self.data, self._samples_from, self._notes, self._found):
             print(line, flush=True)
         self._start_images = info.trainer.images

@@ -20,12 +20,13 @@ from cyclegan_fast.benchmark.tuning import Case, Work
 from cyclegan_fast.ops.reflect_conv2d.layers import DIRECTIONS, Layer
 
 aten = torch.ops.aten
-# name: channels, results, kernel, side of the input over the picture's, border it has already,
-# padding, stride, kind
+# name: channels, results, kernel, how many times the input's side goes into the picture's, pixels
+# that it is longer then (a norm has padded it), padding, stride, kind
 LAYERS = {
-    "trunk": (256, 256, 3, 4, 1, 0, 1, "reflect"),
+    "trunk": (256, 256, 3, 4, 2, 0, 1, "reflect"),
+    "trunk and its pad": (256, 256, 3, 4, 0, 1, 1, "reflect"),
     "first": (3, 64, 7, 1, 0, 3, 1, "reflect"),
-    "last": (64, 3, 7, 1, 3, 0, 1, "reflect"),
+    "last": (64, 3, 7, 1, 6, 0, 1, "reflect"),
     "down 1": (64, 128, 3, 1, 0, 1, 2, "zeros"),
     "down 2": (128, 256, 3, 2, 0, 1, 2, "zeros"),
     "up 1": (256, 128, 3, 4, 0, 1, 2, "transposed"),
@@ -34,9 +35,10 @@ LAYERS = {
     "patch 2": (64, 128, 4, 2, 0, 1, 2, "zeros"),
     "patch 3": (128, 256, 4, 4, 0, 1, 2, "zeros"),
     "patch 4": (256, 512, 4, 8, 0, 1, 1, "zeros"),
+    "patch 5": (512, 1, 4, 8, -1, 1, 1, "zeros"),
 }
 # Pictures that go through a layer at once: as they are, and joined passes of small batches.
-IMAGES = {"trunk": (1, 2, 4, 8, 16)}
+IMAGES = {"trunk": (1, 2, 4, 8, 16), "trunk and its pad": (1, 2, 8)}
 WHAT = [(name, images) for name in LAYERS for images in IMAGES.get(name, (1,))]
 
 
@@ -47,8 +49,8 @@ def bench_convolutions(
     benchmark, rows, bench_device, bench_size, bench_batch, with_compile, name, images, direction,
     dtype,
 ):  # fmt: skip
-    channels, out, kernel, shrink, border, padding, stride, kind = LAYERS[name]
-    side = bench_size // shrink + 2 * border
+    channels, out, kernel, shrink, longer, padding, stride, kind = LAYERS[name]
+    side = bench_size // shrink + longer
     x = (images * bench_batch, channels, side, side)
     transposed = kind == "transposed"
     weight = (channels, out, kernel, kernel) if transposed else (out, channels, kernel, kernel)

@@ -129,7 +129,10 @@ def _ordinary(plans: list[Plan]) -> list[str]:
     lines = []
     others = sum(not step.served for step in _convolutions(plans))
     if others:
-        lines.append(f"{others} convolutions: PyTorch's own serve them")
+        lines.append(
+            f"{others} convolutions: PyTorch's own serve them, and in a step of training ours "
+            "where `tune` has found them faster"
+        )
     entries = [entry for plan in plans for entry in plan.ordinary]
     lines += [f"{label}: {reason}" for label, reason in entries if reason]
     kinds = Counter(label.split()[-1] for label, reason in entries if not reason)
@@ -148,6 +151,12 @@ def _notes(plans: list[Plan]) -> list[str]:
         notes.append(
             f"{alone} convolutions take an image as it comes, padded already or not at all: "
             "reflect_conv2d serves them too"
+        )
+    padded = sum(step.served and step.pad > 0 for step in _convolutions(plans))
+    if padded:
+        notes.append(
+            f"{padded} convolutions take an image that no norm has padded: kernels of ours mirror "
+            "it while they load, and for the library reflect_conv2d writes the padded copy"
         )
     dead = sum(len(plan.dead_biases) for plan in plans)
     if dead:

@@ -25,13 +25,27 @@ pytestmark = [
 OURS = ("norms", "losses", "pools", "optimisers", "pads", "pictures put in")
 
 STEP = """
-import dataclasses, json, sys, numpy as np, torch, under
+import contextlib, dataclasses, json, sys, numpy as np, torch, under
 from cyclegan_fast.data.picked import PickedPictures, gathered
 from cyclegan_fast.ops import PackedPictures
+from cyclegan_fast.ops.reflect_conv2d import table
+from cyclegan_fast.ops.reflect_conv2d.layers import ON_LOAD
 from cyclegan_fast.training.config import TrainConfig
 from cyclegan_fast.training.runtime import configured
 from cyclegan_fast.training.trainer import Trainer
-precision, graph, before, kind = sys.argv[1:]
+precision, graph, before, kind, on_load = sys.argv[1:]
+
+
+def ours(layer, direction):
+    if direction == ON_LOAD:
+        return None if on_load == "none" else on_load
+    names = table.TRITON if layer.kind == "reflect" else ("implicit",)
+    return next(name for name in names if table.why_not(name, layer, direction) is None)
+
+
+chosen = contextlib.ExitStack()
+if on_load != "library":
+    chosen.enter_context(table.choosing(ours))
 packed = PackedPictures.pack([np.zeros((256, 256, 3), np.uint8)] * 3, [(286, 286)] * 3)
 picks = [[1, 2, 3, 0]]
 config = TrainConfig(dataroot="none", device="cuda", precision=precision, cuda_graph=graph)
@@ -62,9 +76,16 @@ print(json.dumps({"work": runtime.work, "waits": waits}))
 """
 
 
-def step(precision: str, graph: str, before: int, pictures: str = "tensors") -> list[str]:
-    """The work of one step after some others; the host must not have waited in it."""
-    done = json.loads(under(STEP, precision, graph, str(before), pictures).splitlines()[-1])
+def step(
+    precision: str, graph: str, before: int, pictures: str = "tensors", on_load: str = "library"
+) -> list[str]:
+    """The work of one step after some others; the host must not have waited in it.
+
+    on_load: what does the norms beside convolutions, all of which are ours then; "none": norms do;
+    "library": convolutions are PyTorch's.
+    """
+    told = under(STEP, precision, graph, str(before), pictures, on_load)
+    done = json.loads(told.splitlines()[-1])
     assert done["waits"] == [0, 0]
     assert not [work for work in done["work"] if "pageable" in work]
     return done["work"]
@@ -103,3 +124,26 @@ def test_launches_of_our_kernels_are_no_more_than_the_record_says():
         if "cyclegan_fast" in name or "triton" in name
     ]
     assert 0 < len(ours) <= recorded
+
+
+@pytest.mark.parametrize(
+    ("on_load", "row"),
+    [("none", "convolutions in Triton"), ("hopper", "convolutions in Triton, norms on load")],
+)
+def test_a_graph_whose_convolutions_are_ours_is_no_larger_than_the_record_says(on_load, row):
+    """All that a replay does is in the count then: no library has launches of its own."""
+    rows = json.loads((ROOT / "benchmarks/results/launches.json").read_text())["256 batch 1"][
+        "rows"
+    ]
+    work = step("bf16", "on", before=4, on_load=on_load)
+    (graph,) = [name.removeprefix("graph of ") for name in work if name.startswith("graph of")]
+    assert 290 < int(graph) <= rows[f"ours bf16, {row}"]["launches"] <= 350
+
+
+def test_hopper_does_norms_on_load_in_a_step():
+    """In both generators' trunks at once, twice: the blocks' second layers, and all backward."""
+    work = step("bf16", "off", before=2, on_load="hopper")
+    kernels = [name for name in work if "reflect_conv2d_hopper_kernel" in name]
+    of_input = [name for name in kernels if "bfloat16Lb1E" in name]
+    assert (len(kernels) - len(of_input), len(of_input)) == (2 * 9, 2 * 18)
+    assert all("Lb1EEEv" in name for name in of_input)  # folded

@@ -14,10 +14,8 @@ from torch import Tensor
 from cyclegan_fast.benchmark import upstream
 from cyclegan_fast.benchmark.ours import OursIteration
 from cyclegan_fast.benchmark.plain import PlainIteration, Setup
+from cyclegan_fast.benchmark.ratios import AS_SHIPPED, UPSTREAM
 
-UPSTREAM = "upstream, unmodified"
-# The plain rows that run as upstream ships it.
-AS_SHIPPED = {"cpu": "plain fp32", "cuda": "plain as shipped (TF32)"}
 EAGER = {
     "cpu": {
         AS_SHIPPED["cpu"]: Setup(),

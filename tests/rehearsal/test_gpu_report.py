@@ -15,8 +15,11 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import gpu_report  # noqa: E402
 import records  # noqa: E402
 import report_pages  # noqa: E402
+import tables  # noqa: E402
 from report_run import Runner  # noqa: E402
 from report_units import PARTS, Unit  # noqa: E402
+
+from cyclegan_fast.benchmark import pages, ratios  # noqa: E402
 
 RESULTS = (ROOT / "benchmarks" / "results").glob("*.json")
 GPU_RECORDS = sorted(path for path in RESULTS if '"profile 256 batch 1"' in path.read_text())
@@ -136,6 +139,29 @@ def test_pages_of_a_record_hold_its_figures(record, tmp_path):
     for section, _ in report_pages._ops(content):
         assert f"## {section}\n" in text
     assert drawing.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("record", GPU_RECORDS, ids=lambda path: path.stem)
+def test_committed_records_show_ratios_only_where_the_baseline_is_upstreams(record):
+    content = json.loads(record.read_text())
+    page, readme = report_pages.markdown(record.stem, content), tables.measured()
+    for section, entry in content.items():
+        if not section.startswith("step "):
+            continue
+        table = pages.step_table(section, entry)
+        assert table in page and table in readme
+        doubt = ratios.why_no_ratio(entry["rows"])
+        assert ("x |" in table) == (doubt is None) and (doubt or "") in table
+
+
+def test_what_the_baseline_of_an_h100_missed_is_told():
+    (record,) = (path for path in GPU_RECORDS if path.stem == "h100-80gb-hbm3")
+    rows = json.loads(record.read_text())["step 256 batch 1"]["rows"]
+    times = {row["contender"]: row["milliseconds"]["median"] for row in rows}
+    ratio = times[ratios.AS_SHIPPED["cuda"]] / times[ratios.UPSTREAM]
+    doubt = ratios.why_no_ratio(rows)
+    assert (doubt is None) == (abs(ratio - 1) <= 0.05)
+    assert doubt is None or f"takes {ratio:.2f} times upstream's own" in doubt
 
 
 def test_a_page_holds_kernels_that_move_memory_against_a_copy(tmp_path):

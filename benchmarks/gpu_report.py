@@ -2,7 +2,7 @@
 """Everything that needs a GPU, in parts that can be cut short and begun again.
 
     python benchmarks/gpu_report.py [--part tests|step|ops|train] [--results-dir DIR]
-        [--commit NAME] [--upstream DIR] [--budget SECONDS] [--again]
+        [--commit NAME] [--upstream DIR] [--dataroot DIR [--runs DIR]] [--budget SECONDS] [--again]
 
 Takes the Python that runs it, its PyTorch and nothing from the network; builds the kernels in place
 if they are not compiled. Each part is a list of units (report_units.py), each unit a process whose
@@ -56,7 +56,8 @@ def main() -> int:
     build(runner, options.device)
     facts = json.loads(runner.ask(["benchmarks/harness.py", options.device]).splitlines()[-1])
     report = Report(results / facts["file"], runner, tree, facts["machine"])
-    request = Request(options.device, options.rehearse, options.upstream, runner.ask)
+    given = [options.upstream, options.dataroot, options.runs]
+    request = Request(options.device, options.rehearse, *given, runner.ask)
     for part in [options.part] if options.part else PARTS:
         try:
             report.run(units(part, request), deadline, options.budget, again=options.again)
@@ -72,14 +73,19 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--results-dir", type=Path, default=records.RESULTS)
     parser.add_argument("--commit", help="of a tree that came without .git")
     parser.add_argument("--upstream", type=Path, help="checkout of upstream to time unmodified")
+    parser.add_argument("--dataroot", type=Path, help="data set of the part train, not seasons")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="gets that run's folder")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--budget", type=float, default=460, help="seconds of each part")
     parser.add_argument("--again", action="store_true", help="do what is done once more")
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes: to try the report")
     parser.add_argument("--python", default=sys.executable, help="the command that runs the units")
     options = parser.parse_args()
-    if options.upstream:
-        options.upstream = options.upstream.resolve()
+    for name in ("upstream", "dataroot", "runs"):
+        if getattr(options, name):
+            setattr(options, name, getattr(options, name).resolve())
+    if options.dataroot and not (options.dataroot / "trainA").is_dir():
+        parser.error(f"--dataroot must be a folder with trainA and trainB, got {options.dataroot}")
     return options
 
 

@@ -58,12 +58,16 @@ class Request:
         device: "cuda", or "cpu" to try the report itself.
         rehearse: tiny shapes.
         upstream: a checkout of pytorch-CycleGAN-and-pix2pix, or None.
+        dataroot: a data set to train on, or None for painted seasons.
+        runs: gets the folder of a run on that data set.
         ask: runs Python with arguments and returns what it printed.
     """
 
     device: str
     rehearse: bool
     upstream: Path | None
+    dataroot: Path | None
+    runs: Path
     ask: Callable[[list[str]], str]
 
 
@@ -193,4 +197,8 @@ def _train(request: Request) -> list[Unit]:
     script = [str(ROOT / "benchmarks" / "train_run.py"), "--device", request.device]
     if request.rehearse:
         script += ["--size", "32", "--pictures", "4", "--steps", "6", "--tiny"]
-    return [Unit("train", "seasons", script, fills=True, least=5 if request.rehearse else 60)]
+    name = "seasons"
+    if request.dataroot:
+        name = request.dataroot.name
+        script += ["--dataroot", str(request.dataroot), "--runs", str(request.runs)]
+    return [Unit("train", name, script, fills=True, least=5 if request.rehearse else 60)]

@@ -136,17 +136,19 @@ class Report:
 
     def run(self, found: list[Unit], deadline: float, budget: float, *, again: bool) -> None:
         """Run units until all are done or the time is over; what failed before comes last."""
-        before = {_key(unit): self._status(unit) for unit in found}
+        before = {_key(unit): self._status(_key(unit)) for unit in found}
         todo = [unit for unit in found if again or before[_key(unit)] not in DONE]
         todo.sort(key=lambda unit: before[_key(unit)] == "failed")
         skipped = len(found) - len(todo)
         if skipped:
             print(f"{found[0].part}: {skipped} of {len(found)} units were done before", flush=True)
-        for number, unit in enumerate(todo):
+        for unit in todo:
+            if unit.spared_by and self._status(f"{unit.part}: {unit.spared_by}") == "passed":
+                continue
             left = deadline - time.monotonic()
-            if left < unit.least:
-                self._left += [_key(unit) for unit in todo[number:]]
-                break
+            if left < unit.least:  # a shorter one may fit yet
+                self._left.append(_key(unit))
+                continue
             entry = self._runner.run(unit, left)
             if entry["status"] == "cut short" and left > ALMOST_ALL * budget:
                 entry["status"] = "failed"  # it will not fit another time either
@@ -160,9 +162,9 @@ class Report:
             if entry["status"] == "cut short":
                 self._left.append(_key(unit))
 
-    def _status(self, unit: Unit) -> str | None:
+    def _status(self, key: str) -> str | None:
         content = json.loads(self.path.read_text()) if self.path.exists() else {}
-        entry = content.get("report", {}).get("units", {}).get(_key(unit))
+        entry = content.get("report", {}).get("units", {}).get(key)
         return entry["status"] if entry and entry["tree"] == self._tree else None
 
     def _note(self, unit: Unit, entry: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ def step_table(section: str, record: dict[str, Any], *, full: bool = False) -> s
     """Return a Markdown table: every contender, fastest first, with its ratio to ours.
 
     Where upstream was measured and our plain iteration is not as fast, the reason stands under the
-    table instead.
+    table instead. Rows that were timed beside fewer others than the rest are told from them.
 
     Args:
         section: its name in the record.
@@ -38,6 +38,7 @@ def step_table(section: str, record: dict[str, Any], *, full: bool = False) -> s
         default=None,
     )
     doubt = why_no_ratio(rows)
+    beside = max((row.get("beside", 0) for row in rows), default=0)
     heads = ["", "ms", "of our fastest", "TFLOP/s", "peak MiB"]
     heads += ["images/s", *_LATER.values()] if full else []
     lines = [
@@ -49,8 +50,9 @@ def step_table(section: str, record: dict[str, Any], *, full: bool = False) -> s
     for row in rows:
         median = row["milliseconds"]["median"]
         name = row["contender"]
+        shown = f"**{name}**" if name.startswith("ours") else name
         cells = [
-            f"**{name}**" if name.startswith("ours") else name,
+            shown if row.get("beside", 0) == beside else f"{shown} (timed apart)",
             f"{median:.2f}",
             f"{median / best:.2f}x" if best and not doubt else "-",
             row["tflop_per_s"],

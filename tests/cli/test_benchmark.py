@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """benchmark: from options to table, record and drawing; nothing is timed whose losses differ."""
 
+import dataclasses
 import json
 import sys
 
 import pytest
+import torch
 
 from cyclegan_fast.benchmark import contenders, kernels, measure, pages, timing, upstream
 from cyclegan_fast.benchmark.contenders import Case, Contender
@@ -144,6 +146,32 @@ def test_a_peer_whose_losses_differ_is_not_timed_and_the_rest_is(capsys):
     assert "missing: does not run here" in capsys.readouterr().err
 
 
+def test_ours_is_judged_by_one_picture_where_the_plain_iteration_does_not_fit():
+    judged = []
+
+    def twin(plain):
+        judged.append(len(plain.real_a))
+        if judged[-1] > 1:
+            raise torch.OutOfMemoryError("no room")
+        return PlainIteration(Setup(), plain.real_a, plain.real_b)
+
+    two = dataclasses.replace(CASE, batch=2)
+    (found,), failed = measure.measure({"ours": Contender(iteration, twin, "fp32")}, two)
+    assert judged == [2, 1] and found["judged_batch"] == 1 and not failed
+    with pytest.raises(ValueError, match="loss D_A of ours is"):
+        deviating = Contender(Deviating, lambda p: twin(p) and Deviating(), "fp32")
+        measure.measure({"ours": deviating}, two)
+
+
+def test_a_twin_takes_the_pictures_that_the_plain_iteration_has():
+    case = dataclasses.replace(CASE, batch=2)
+    plain = iteration()
+    for name, contender in contenders.contenders(case, ("eager",)).items():
+        twin = contender.twin(plain)
+        taken = twin.batch["A"] if name.startswith("ours") else twin.real_a
+        assert torch.equal(taken, plain.real_a), name
+
+
 def test_ours_must_run():
     found = {"ours": Contender(Deviating, lambda _: Deviating(), "fp32")}
     with pytest.raises(ValueError, match="loss D_A of ours is .*; not timed"):
@@ -194,6 +222,15 @@ def test_a_table_tells_later_columns_only_when_asked():
     assert "| **ours** | 5.00 | 1.00x | 1.0 | 10 |\n" in short
     assert "| **ours** | 5.00 | 1.00x | 1.0 | 10 | 2.0 | 0.5 | 7 |\n" in full
     assert "| plain | 10.00 | 2.00x | 1.0 | 10 | 2.0 | - | - |\n" in full
+
+
+def test_a_table_tells_rows_that_were_timed_apart():
+    machine = {"gpu": "G", "torch": "t", "commit": "c", "date": "2026-01-01"}
+    rows = [row("plain", 10.0) | {"beside": 1}, row("ours", 5.0) | {"beside": 1}]
+    record = {"machine": machine, "rows": [*rows, row("other", 7.0) | {"beside": 0}]}
+    table = pages.step_table("step 32 batch 1", record)
+    assert "| other (timed apart) | 7.00 |" in table
+    assert "| plain | 10.00 |" in table and "| **ours** | 5.00 |" in table
 
 
 def test_a_product_and_a_copy_are_measured():

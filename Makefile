@@ -4,11 +4,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Of gpu-report: one of its parts, where records go, the commit of a tree without .git, and a checkout
-# of pytorch-CycleGAN-and-pix2pix to be timed unmodified.
+# of pytorch-CycleGAN-and-pix2pix to be timed unmodified; a data set to train on, and where the run's
+# folder with its pictures goes (runs).
 PART ?=
 RESULTS_DIR ?=
 COMMIT ?=
 UPSTREAM ?=
+DATAROOT ?=
+RUNS ?=
 
 SOURCES := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f)
 PYTEST := $(BIN)/python -m pytest
@@ -56,7 +59,8 @@ mutants: $(VENV)/.dev  ## break the kernels one way at a time: the tests must no
 gpu-report:  ## GPU tests and benchmarks, their record and pages; PART=tests|step|ops|train for one of them
 	$(PYTHON) benchmarks/gpu_report.py $(if $(PART),--part $(PART)) \
 	  $(if $(RESULTS_DIR),--results-dir $(RESULTS_DIR)) $(if $(COMMIT),--commit $(COMMIT)) \
-	  $(if $(UPSTREAM),--upstream $(UPSTREAM))
+	  $(if $(UPSTREAM),--upstream $(UPSTREAM)) \
+	  $(if $(DATAROOT),--dataroot $(DATAROOT)) $(if $(RUNS),--runs $(RUNS))
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) $(OLDEST) build dist *.egg-info cyclegan_fast/*.so .pytest_cache .ruff_cache .mypy_cache

@@ -5,7 +5,8 @@
     python benchmarks/bench_step.py --contender "ours bf16, CUDA graph"       that one alone
 
 Upstream's semantics as shipped, without TF32, in bf16 autocast with channels_last, in a manual CUDA
-graph, under torch.compile in its modes, and ours, interleaved where several run in one process.
+graph, under torch.compile in its modes, and ours, interleaved where several run in one process: a
+row holds beside how many others it was timed, and does not replace one that was beside more.
 Images are on the device, pools and optimisers included, losses not read. Before a contender is
 timed, its losses must equal the plain ones from the same weights. Rows are put into the device's
 file in benchmarks/results, beside those of the same commit; each holds the copy bandwidth that its
@@ -49,9 +50,11 @@ def main() -> int:
     if unknown := set(wanted) - set(found):
         raise ValueError(f"--contender must be one of {list(found)}, got {sorted(unknown)}")
     rows, failed = measure({name: found[name] for name in wanted}, case)
+    for row in rows:
+        row["beside"] = len(rows) - 1
     if rows:
         section = f"step {options.size} batch {options.batch}"
-        path = harness.merge(section, device, rows, key="contender")
+        path = harness.merge(section, device, rows, key="contender", rank="beside")
         print(f"written to {path}")
     for row in sorted(rows, key=lambda row: row["milliseconds"]["median"]):
         print(

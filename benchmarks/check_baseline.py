@@ -20,8 +20,7 @@ import torch
 
 from cyclegan_fast.benchmark import upstream
 from cyclegan_fast.benchmark.plain import PlainIteration, Setup
-
-ALLOWED_DIFFERENCE = 0.05
+from cyclegan_fast.benchmark.ratios import ALLOWED_DIFFERENCE
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 """Everything that needs a GPU, in parts that can be cut short and begun again.
 
     python benchmarks/gpu_report.py [--part tests|step|ops|train] [--results-dir DIR]
-        [--commit NAME] [--upstream DIR] [--budget SECONDS] [--again]
+        [--commit NAME] [--upstream DIR] [--dataroot DIR [--runs DIR]] [--budget SECONDS] [--again]
 
 Takes the Python that runs it, its PyTorch and nothing from the network; builds the kernels in place
 if they are not compiled. Each part is a list of units (report_units.py), each unit a process whose
@@ -56,7 +56,8 @@ def main() -> int:
     build(runner, options.device)
     facts = json.loads(runner.ask(["benchmarks/harness.py", options.device]).splitlines()[-1])
     report = Report(results / facts["file"], runner, tree, facts["machine"])
-    request = Request(options.device, options.rehearse, options.upstream, runner.ask)
+    given = [options.upstream, options.dataroot, options.runs]
+    request = Request(options.device, options.rehearse, *given, runner.ask)
     for part in [options.part] if options.part else PARTS:
         try:
             report.run(units(part, request), deadline, options.budget, again=options.again)
@@ -72,14 +73,19 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--results-dir", type=Path, default=records.RESULTS)
     parser.add_argument("--commit", help="of a tree that came without .git")
     parser.add_argument("--upstream", type=Path, help="checkout of upstream to time unmodified")
+    parser.add_argument("--dataroot", type=Path, help="data set of the part train, not seasons")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="gets that run's folder")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--budget", type=float, default=460, help="seconds of each part")
     parser.add_argument("--again", action="store_true", help="do what is done once more")
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes: to try the report")
     parser.add_argument("--python", default=sys.executable, help="the command that runs the units")
     options = parser.parse_args()
-    if options.upstream:
-        options.upstream = options.upstream.resolve()
+    for name in ("upstream", "dataroot", "runs"):
+        if getattr(options, name):
+            setattr(options, name, getattr(options, name).resolve())
+    if options.dataroot and not (options.dataroot / "trainA").is_dir():
+        parser.error(f"--dataroot must be a folder with trainA and trainB, got {options.dataroot}")
     return options
 
 
@@ -130,17 +136,19 @@ class Report:
 
     def run(self, found: list[Unit], deadline: float, budget: float, *, again: bool) -> None:
         """Run units until all are done or the time is over; what failed before comes last."""
-        before = {_key(unit): self._status(unit) for unit in found}
+        before = {_key(unit): self._status(_key(unit)) for unit in found}
         todo = [unit for unit in found if again or before[_key(unit)] not in DONE]
         todo.sort(key=lambda unit: before[_key(unit)] == "failed")
         skipped = len(found) - len(todo)
         if skipped:
             print(f"{found[0].part}: {skipped} of {len(found)} units were done before", flush=True)
-        for number, unit in enumerate(todo):
+        for unit in todo:
+            if unit.spared_by and self._status(f"{unit.part}: {unit.spared_by}") == "passed":
+                continue
             left = deadline - time.monotonic()
-            if left < unit.least:
-                self._left += [_key(unit) for unit in todo[number:]]
-                break
+            if left < unit.least:  # a shorter one may fit yet
+                self._left.append(_key(unit))
+                continue
             entry = self._runner.run(unit, left)
             if entry["status"] == "cut short" and left > ALMOST_ALL * budget:
                 entry["status"] = "failed"  # it will not fit another time either
@@ -154,9 +162,9 @@ class Report:
             if entry["status"] == "cut short":
                 self._left.append(_key(unit))
 
-    def _status(self, unit: Unit) -> str | None:
+    def _status(self, key: str) -> str | None:
         content = json.loads(self.path.read_text()) if self.path.exists() else {}
-        entry = content.get("report", {}).get("units", {}).get(_key(unit))
+        entry = content.get("report", {}).get("units", {}).get(key)
         return entry["status"] if entry and entry["tree"] == self._tree else None
 
     def _note(self, unit: Unit, entry: dict[str, Any]) -> None:

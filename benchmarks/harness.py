@@ -85,7 +85,7 @@ def write(section: str, device: str, rows: object, path: Path | None = None) -> 
     return path
 
 
-def merge(section: str, device: str, rows: list[dict], *, key: str) -> Path:
+def merge(section: str, device: str, rows: list[dict], *, key: str, rank: str = "") -> Path:
     """Put rows into a section of the device's result file, beside those of the same commit.
 
     A section tells of one commit: with the first row of another one it begins anew.
@@ -95,6 +95,7 @@ def merge(section: str, device: str, rows: list[dict], *, key: str) -> Path:
         device: "cpu" or "cuda".
         rows: JSON-serialisable results.
         key: what tells rows apart; a row replaces an earlier one that has the same value there.
+        rank: a number in rows, if any; one does not replace an earlier one where it is higher.
 
     Returns:
         The file written.
@@ -104,6 +105,8 @@ def merge(section: str, device: str, rows: list[dict], *, key: str) -> Path:
     with open_record(path) as content:
         before = content.get(section)
         if before and all(before["machine"].get(name) == here.get(name) for name in same):
+            ranks = {row.get(key): row.get(rank, 0) for row in before["rows"]}
+            rows = [row for row in rows if row.get(rank, 0) >= ranks.get(row[key], 0)]
             replaced = {row[key] for row in rows}
             rows = [row for row in before["rows"] if row.get(key) not in replaced] + rows
         content[section] = {"machine": here, "rows": rows}

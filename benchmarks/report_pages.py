@@ -69,11 +69,14 @@ def markdown(name: str, content: dict[str, Any]) -> str:
 
 def _train(section: str, record: dict[str, Any]) -> str:
     row = record["rows"]
+    peak = row.get("peak_memory_mib")
+    told = f", at most {peak} MiB of memory" if peak else ""
+    samples = f"\n\n![Samples]({row['sheet']})" if row["sheet"] else ""
     return (
         f"## Training, {section.removeprefix('train ')}\n\n"
         f"{row['iterations_per_s']} iterations/s over {row['steps']} steps in {row['seconds']} s, "
-        f"reading, samples and saves included ({row['precision']}, CUDA graph: {row['graph']}); "
-        f"{device_words(record['machine'])}.\n\n![Samples]({row['sheet']})"
+        f"reading, samples and saves included ({row['precision']}, CUDA graph: {row['graph']})"
+        f"{told}; {device_words(record['machine'])}.{samples}"
     )
 
 

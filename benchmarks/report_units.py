@@ -13,6 +13,8 @@ from pathlib import Path
 import shapes
 from records import ROOT
 
+from cyclegan_fast.benchmark.ratios import AS_SHIPPED, UPSTREAM
+
 PARTS = ("tests", "step", "ops", "train")
 BENCH = ["-m", "pytest", "-q", "-o", "python_files=bench_*.py", "-o", "python_functions=bench_*"]
 # A few tests of every kernel: under the sanitizer each takes some hundred times as long.
@@ -21,7 +23,19 @@ SANITIZED = (
     " or (reflect_pad2d and shape1)"
 )
 TOOLS = ("memcheck", "racecheck", "initcheck")
-# Contenders that decide what is said first; those whose names hold none of these come last.
+# Contenders whose ratios are the goals: timed in turns in one process, which what a machine does
+# meanwhile hits alike. Ours first, which must run; then graphs, which keep their memory; then those
+# that show in their turn whether they fit beside the graphs.
+DECIDING = (
+    "ours bf16, CUDA graph",
+    "torch.compile forced NHWC, CUDA graph",
+    "plain bf16 channels_last, CUDA graph",
+    AS_SHIPPED["cuda"],
+    UPSTREAM,
+)
+# (size, batch) of theirs; the others are timed at the first size alone.
+IN_TURNS = ((256, 1), (256, 8), (512, 1), (512, 8))
+# Of the others those that decide are first; those whose names hold none of these come last.
 FIRST = ("ours bf16, CUDA graph", "forced NHWC", "upstream", "as shipped", "channels_last", "ours")
 
 
@@ -38,6 +52,7 @@ class Unit:
         fills: it is told with --seconds how long it may take.
         least: seconds without which it is not begun.
         environment: variables beside those of all units.
+        spared_by: a unit of the part that has done all of this one's work if it passed, or None.
     """
 
     part: str
@@ -48,6 +63,7 @@ class Unit:
     fills: bool = False
     least: float = 20
     environment: dict[str, str] = field(default_factory=dict)
+    spared_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,12 +74,16 @@ class Request:
         device: "cuda", or "cpu" to try the report itself.
         rehearse: tiny shapes.
         upstream: a checkout of pytorch-CycleGAN-and-pix2pix, or None.
+        dataroot: a data set to train on, or None for painted seasons.
+        runs: gets the folder of a run on that data set.
         ask: runs Python with arguments and returns what it printed.
     """
 
     device: str
     rehearse: bool
     upstream: Path | None
+    dataroot: Path | None
+    runs: Path
     ask: Callable[[list[str]], str]
 
 
@@ -116,7 +136,7 @@ def _step(request: Request) -> list[Unit]:
     if request.upstream:
         common += ["--upstream", str(request.upstream)]
     if request.rehearse:
-        common += ["--size", "32", "--rounds", "1", "--calls", "1", "--warmup", "1"]
+        common += ["--rounds", "1", "--calls", "1", "--warmup", "1"]
     names = json.loads(request.ask([script, "--list", *common]).splitlines()[-1])
     if request.rehearse:  # torch.compile's modes tell its back end, which is not rehearsed
         names = [name for name in names if not name.endswith(("reduce-overhead", "max-autotune"))]
@@ -125,13 +145,34 @@ def _step(request: Request) -> list[Unit]:
         return next((i for i, part in enumerate(FIRST) if part in name), len(FIRST))
 
     ranked = sorted(names, key=rank)
+    deciding = [name for name in DECIDING if name in names]
+    shapes_of_turns = ((32, 1),) if request.rehearse else IN_TURNS
     found = [
-        Unit("step", f"batch {batch}, {name}", _contender(script, batch, [name], common))
-        for batch in ((1,) if request.rehearse else (1, 8))
-        for name in (ranked[:1] if request.rehearse else ranked)
+        Unit(
+            "step",
+            _in_turns(size, batch),
+            # A longer iteration needs fewer calls; what is left over is for compilers.
+            _contenders(script, size, batch, deciding, common + ["--calls", "3"] * (batch > 1)),
+            least=20 if request.rehearse else 150,
+        )
+        for size, batch in shapes_of_turns
+        if len(deciding) > 1
     ]
     if request.rehearse:  # one way to run is as good as another: most of a process is its start
-        found.append(Unit("step", "batch 1, others", _contender(script, 1, ranked[1:], common)))
+        others = [name for name in ranked if not found or name not in deciding]
+        found.append(Unit("step", "32 batch 1, others", _contenders(script, 32, 1, others, common)))
+    else:
+        size = IN_TURNS[0][0]
+        found += [
+            Unit(
+                "step",
+                f"batch {batch}, {name}",
+                _contenders(script, size, batch, [name], common),
+                spared_by=_in_turns(size, batch) if name in deciding else None,
+            )
+            for batch in (1, 8)
+            for name in ranked
+        ]
     if request.upstream:
         baseline = [str(ROOT / "benchmarks" / "check_baseline.py"), str(request.upstream)]
         found.append(
@@ -144,9 +185,15 @@ def _step(request: Request) -> list[Unit]:
     return found
 
 
-def _contender(script: str, batch: int, names: list[str], common: list[str]) -> list[str]:
+def _in_turns(size: int, batch: int) -> str:
+    return f"{size} batch {batch}, in turns"
+
+
+def _contenders(
+    script: str, size: int, batch: int, names: list[str], common: list[str]
+) -> list[str]:
     chosen = [argument for name in names for argument in ("--contender", name)]
-    return [script, "--batch", str(batch), *chosen, *common]
+    return [script, "--size", str(size), "--batch", str(batch), *chosen, *common]
 
 
 def _ops(request: Request) -> list[Unit]:
@@ -193,4 +240,8 @@ def _train(request: Request) -> list[Unit]:
     script = [str(ROOT / "benchmarks" / "train_run.py"), "--device", request.device]
     if request.rehearse:
         script += ["--size", "32", "--pictures", "4", "--steps", "6", "--tiny"]
-    return [Unit("train", "seasons", script, fills=True, least=5 if request.rehearse else 60)]
+    name = "seasons"
+    if request.dataroot:
+        name = request.dataroot.name
+        script += ["--dataroot", str(request.dataroot), "--runs", str(request.runs)]
+    return [Unit("train", name, script, fills=True, least=5 if request.rehearse else 60)]

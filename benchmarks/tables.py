@@ -4,8 +4,8 @@
     python benchmarks/tables.py [--check]
 
 The text between two markers is replaced: in the README the measured speeds, in docs/speed.md the
-counted launches. With --check nothing is written, and the exit code is 1 if a page does not hold
-what the records say.
+counted launches, and how far the goals are. With --check nothing is written, and the exit code is 1
+if a page does not hold what the records say.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import goals
 from records import ROOT
 
 from cyclegan_fast.benchmark.pages import step_table
@@ -82,6 +83,7 @@ def launches() -> str:
 PLACES = (
     Place(ROOT / "README.md", "measured", measured),
     Place(ROOT / "docs" / "speed.md", "launches", launches),
+    Place(ROOT / "docs" / "speed.md", "goals", lambda: goals.table(RESULTS)),
 )
 
 if __name__ == "__main__":

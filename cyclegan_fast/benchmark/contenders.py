@@ -14,10 +14,8 @@ from torch import Tensor
 from cyclegan_fast.benchmark import upstream
 from cyclegan_fast.benchmark.ours import OursIteration
 from cyclegan_fast.benchmark.plain import PlainIteration, Setup
+from cyclegan_fast.benchmark.ratios import AS_SHIPPED, UPSTREAM
 
-UPSTREAM = "upstream, unmodified"
-# The plain rows that run as upstream ships it.
-AS_SHIPPED = {"cpu": "plain fp32", "cuda": "plain as shipped (TF32)"}
 EAGER = {
     "cpu": {
         AS_SHIPPED["cpu"]: Setup(),
@@ -96,8 +94,8 @@ class Contender:
 
     Attributes:
         build: makes what is timed.
-        twin: makes the same from a plain iteration's weights, its graph not captured, to be judged
-            by its first losses.
+        twin: makes the same from a plain iteration's weights, on its pictures, its graph not
+            captured, to be judged by its first losses.
         precision: a key of measure.TOLERANCE.
     """
 
@@ -123,7 +121,7 @@ def contenders(case: Case, against: Collection[str]) -> dict[str, Contender]:
 
 def _upstream(case: Case, checkout: Path) -> Contender:
     def build(plain: PlainIteration | None = None) -> upstream.UpstreamIteration:
-        theirs = upstream.UpstreamIteration(checkout, *case.images())
+        theirs = upstream.UpstreamIteration(checkout, *_images(case, plain))
         if plain is not None:
             for name in ("G_A", "G_B", "D_A", "D_B"):
                 weights = getattr(plain, name.lower()).state_dict()
@@ -134,20 +132,23 @@ def _upstream(case: Case, checkout: Path) -> Contender:
 
 
 def _plain(name: str, setup: Setup, case: Case) -> Contender:
-    def build(setup: Setup = setup) -> PlainIteration:
+    def build(setup: Setup = setup, plain: PlainIteration | None = None) -> PlainIteration:
         if setup.compile_mode is not None:
             import torch._inductor.config as inductor
 
             torch._dynamo.reset()
             inductor.force_layout_optimization = "forced NHWC" in name
-        return PlainIteration(setup, *case.images())  # its seed gives every one the same weights
+        # Its seed gives every one the same weights.
+        return PlainIteration(setup, *_images(case, plain))
 
-    return Contender(build, lambda _plain: build(replace(setup, graph=False)), setup.precision)
+    return Contender(
+        build, lambda plain: build(replace(setup, graph=False), plain), setup.precision
+    )
 
 
 def _ours(precision: Literal["fp32", "bf16"], graph: bool, case: Case) -> Contender:
     def twin(plain: PlainIteration) -> OursIteration:
-        ours = OursIteration(precision, graph=False, images=case.images())
+        ours = OursIteration(precision, graph=False, images=_images(case, plain))
         ours.copy_weights(plain)
         return ours
 
@@ -155,3 +156,7 @@ def _ours(precision: Literal["fp32", "bf16"], graph: bool, case: Case) -> Conten
         return OursIteration(precision, graph=graph, images=case.images())
 
     return Contender(build, twin, precision)
+
+
+def _images(case: Case, plain: PlainIteration | None) -> tuple[Tensor, Tensor]:
+    return case.images() if plain is None else (plain.real_a, plain.real_b)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -47,9 +48,11 @@ def measure(
     told: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     for name, contender in found.items():
+        _collect(case.device)  # what the one before was judged by, or did not fit
         try:
-            check_first_losses(name, contender, case)
+            judged = _judge(name, contender, case)
             ready[name], told[name] = _set_up(contender, case)
+            told[name]["judged_batch"] = judged
         except Exception as error:  # noqa: BLE001 - a peer that fails is reported, the rest go on
             if name.startswith("ours"):
                 raise
@@ -83,6 +86,19 @@ def measure(
     ready.clear()
     _give_memory_back(case.device)
     return rows, failed
+
+
+def _judge(name: str, contender: Contender, case: Case) -> int:
+    """Check the first losses, of one picture if the plain iteration of all does not fit."""
+    try:
+        check_first_losses(name, contender, case)
+        return case.batch
+    except torch.OutOfMemoryError:
+        if case.batch == 1:
+            raise
+    _collect(case.device)
+    check_first_losses(name, contender, replace(case, batch=1))
+    return 1
 
 
 def check_first_losses(name: str, contender: Contender, case: Case) -> None:
@@ -120,6 +136,10 @@ def _set_up(contender: Contender, case: Case) -> tuple[Iteration, dict[str, Any]
 
 def _give_memory_back(device: str) -> None:
     torch._dynamo.reset()
+    _collect(device)
+
+
+def _collect(device: str) -> None:
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()

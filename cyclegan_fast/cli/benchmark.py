@@ -7,16 +7,13 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from cyclegan_fast.cli.arguments import parse
 from cyclegan_fast.cli.failures import FAILED, Failure, UsageError
 from cyclegan_fast.errors import printable
-
-if TYPE_CHECKING:
-    from cyclegan_fast.benchmark.contenders import Case
 
 ABOUT = """Time the whole training iteration on this machine: ours against plain PyTorch,
 torch.compile and an unmodified upstream, in turns, each only after its losses were found equal.
@@ -25,8 +22,6 @@ Prints a table per size and batch, and writes benchmark.json and benchmark.png."
 RECORD, DRAWING = "benchmark.json", "benchmark.png"
 # Smaller pictures leave the last norm of a discriminator next to no pixels.
 SMALLEST = 32
-# Beyond this difference of upstream and our plain baseline, ratios would say nothing.
-ALLOWED_DIFFERENCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -95,6 +90,7 @@ def benchmark(options: BenchmarkOptions) -> int:
     from cyclegan_fast.benchmark.contenders import Case, contenders
     from cyclegan_fast.benchmark.measure import measure
     from cyclegan_fast.benchmark.pages import draw, step_panels, step_table
+    from cyclegan_fast.benchmark.ratios import why_no_ratio
     from cyclegan_fast.io.pictures import write_bytes
     from cyclegan_fast.training.precision import resolve_device
 
@@ -119,30 +115,15 @@ def benchmark(options: BenchmarkOptions) -> int:
         content[section] = {"machine": machine.facts(device), "rows": rows, "failed": reasons}
         if options.upstream is not None:
             content[section]["upstream_commit"] = _commit(options.upstream)
-        doubt = why_no_ratio(rows, case)
-        print(f"\n{step_table(section, content[section], full=True, ratios=not doubt)}")
-        if doubt:
-            print(f"{doubt}\n")
+        print(f"\n{step_table(section, content[section], full=True)}")
+        if why_no_ratio(rows):
+            print("Is the machine busy? More --rounds may settle it.\n")
         write_bytes(options.out / RECORD, (json.dumps(content, indent=1) + "\n").encode())
         drawing = draw(step_panels(content))
         if drawing is not None:
             write_bytes(options.out / DRAWING, drawing)
     print(f"written to {printable(options.out)}")
     return FAILED if failed else 0
-
-
-def why_no_ratio(rows: list[dict[str, Any]], case: Case) -> str | None:
-    """Return why ratios are not shown: our plain baseline is not as fast as upstream's own code."""
-    from cyclegan_fast.benchmark.contenders import AS_SHIPPED, UPSTREAM
-
-    times = {row["contender"]: row["milliseconds"]["median"] for row in rows}
-    theirs, ours = times.get(UPSTREAM), times.get(AS_SHIPPED[case.device])
-    if theirs is None or ours is None or abs(ours / theirs - 1) <= ALLOWED_DIFFERENCE:
-        return None
-    return (
-        f"No ratios: the plain iteration takes {ours / theirs:.2f} times upstream's own, and must "
-        f"be within {ALLOWED_DIFFERENCE:.0%}. Is the machine busy? More --rounds may settle it."
-    )
 
 
 def _commit(checkout: Path) -> str:

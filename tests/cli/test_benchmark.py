@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: MIT
 """benchmark: from options to table, record and drawing; nothing is timed whose losses differ."""
 
+import dataclasses
 import json
 import sys
 
 import pytest
+import torch
 
 from cyclegan_fast.benchmark import contenders, kernels, measure, pages, timing, upstream
-from cyclegan_fast.benchmark.contenders import AS_SHIPPED, UPSTREAM, Case, Contender
+from cyclegan_fast.benchmark.contenders import Case, Contender
 from cyclegan_fast.benchmark.plain import PlainIteration, Setup
-from cyclegan_fast.cli.benchmark import why_no_ratio
+from cyclegan_fast.benchmark.ratios import AS_SHIPPED, UPSTREAM, why_no_ratio
 
 TINY = ["--size", 32, "--rounds", 1, "--warmup", 1, "--device", "cpu"]
 CASE = Case("cpu", 32, 1, rounds=1, warmup=1)
@@ -84,7 +86,7 @@ def test_the_command_to_its_end(tmp_path, run, one_peer, checkout):
         # A CPU counts neither.
         assert row["launches"] is None and row["peak_memory_mib"] is None
     assert rows["ours fp32"]["served"] and not rows["plain fp32"]["served"]
-    assert ("No ratios: " in done.out) == (why_no_ratio([*rows.values()], CASE) is not None)
+    assert ("No ratios: " in done.out) == (why_no_ratio(rows.values()) is not None)
     for name, row in rows.items():
         assert name in done.out and f"{row['milliseconds']['median']:.2f}" in done.out
     assert (tmp_path / "out" / "benchmark.png").read_bytes().startswith(b"\x89PNG")
@@ -144,6 +146,32 @@ def test_a_peer_whose_losses_differ_is_not_timed_and_the_rest_is(capsys):
     assert "missing: does not run here" in capsys.readouterr().err
 
 
+def test_ours_is_judged_by_one_picture_where_the_plain_iteration_does_not_fit():
+    judged = []
+
+    def twin(plain):
+        judged.append(len(plain.real_a))
+        if judged[-1] > 1:
+            raise torch.OutOfMemoryError("no room")
+        return PlainIteration(Setup(), plain.real_a, plain.real_b)
+
+    two = dataclasses.replace(CASE, batch=2)
+    (found,), failed = measure.measure({"ours": Contender(iteration, twin, "fp32")}, two)
+    assert judged == [2, 1] and found["judged_batch"] == 1 and not failed
+    with pytest.raises(ValueError, match="loss D_A of ours is"):
+        deviating = Contender(Deviating, lambda p: twin(p) and Deviating(), "fp32")
+        measure.measure({"ours": deviating}, two)
+
+
+def test_a_twin_takes_the_pictures_that_the_plain_iteration_has():
+    case = dataclasses.replace(CASE, batch=2)
+    plain = iteration()
+    for name, contender in contenders.contenders(case, ("eager",)).items():
+        twin = contender.twin(plain)
+        taken = twin.batch["A"] if name.startswith("ours") else twin.real_a
+        assert torch.equal(taken, plain.real_a), name
+
+
 def test_ours_must_run():
     found = {"ours": Contender(Deviating, lambda _: Deviating(), "fp32")}
     with pytest.raises(ValueError, match="loss D_A of ours is .*; not timed"):
@@ -171,16 +199,18 @@ def row(name, median):
     return told | {"peak_memory_mib": 10, "images_per_s": 2.0}
 
 
-def test_ratios_are_shown_only_where_the_baseline_is_upstreams():
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_ratios_are_shown_only_where_the_baseline_is_upstreams(device):
     machine = {"processor": "p", "threads": 1, "torch": "t", "commit": "c", "date": "2026-01-01"}
     for plain, doubted in ((104.0, False), (96.0, False), (106.0, True), (94.0, True)):
-        rows = [row(UPSTREAM, 100.0), row(AS_SHIPPED["cpu"], plain), row("ours", 50.0)]
-        doubt = why_no_ratio(rows, CASE)
+        rows = [row(UPSTREAM, 100.0), row(AS_SHIPPED[device], plain), row("ours", 50.0)]
+        doubt = why_no_ratio(rows)
         assert (doubt is not None) == doubted
         record = {"machine": machine, "rows": rows}
-        table = pages.step_table("step 32 batch 1", record, ratios=not doubt)
+        table = pages.step_table("step 32 batch 1", record)
         assert ("2.00x" in table) != doubted
-    assert why_no_ratio(rows[1:], CASE) is None and why_no_ratio(rows[::2], CASE) is None
+        assert not doubted or table.endswith(f" |\n\n{doubt}\n")
+    assert why_no_ratio(rows[1:]) is None and why_no_ratio(rows[::2]) is None
 
 
 def test_a_table_tells_later_columns_only_when_asked():
@@ -192,6 +222,15 @@ def test_a_table_tells_later_columns_only_when_asked():
     assert "| **ours** | 5.00 | 1.00x | 1.0 | 10 |\n" in short
     assert "| **ours** | 5.00 | 1.00x | 1.0 | 10 | 2.0 | 0.5 | 7 |\n" in full
     assert "| plain | 10.00 | 2.00x | 1.0 | 10 | 2.0 | - | - |\n" in full
+
+
+def test_a_table_tells_rows_that_were_timed_apart():
+    machine = {"gpu": "G", "torch": "t", "commit": "c", "date": "2026-01-01"}
+    rows = [row("plain", 10.0) | {"beside": 1}, row("ours", 5.0) | {"beside": 1}]
+    record = {"machine": machine, "rows": [*rows, row("other", 7.0) | {"beside": 0}]}
+    table = pages.step_table("step 32 batch 1", record)
+    assert "| other (timed apart) | 7.00 |" in table
+    assert "| plain | 10.00 |" in table and "| **ours** | 5.00 |" in table
 
 
 def test_a_product_and_a_copy_are_measured():

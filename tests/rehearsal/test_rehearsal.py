@@ -21,6 +21,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "null_cuda"))
 import null_cuda  # noqa: E402
 
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from report_units import DECIDING  # noqa: E402
+
+from cyclegan_fast.benchmark.ratios import UPSTREAM  # noqa: E402
+
 pytestmark = [
     pytest.mark.skipif(null_cuda.why_not() is not None, reason=str(null_cuda.why_not())),
     pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU makes the report itself"),
@@ -95,8 +100,10 @@ def test_ops(tmp_path):
 def test_step_and_train_in_one_record(tmp_path):
     rehearse("step", tmp_path)
     record = rehearse("train", tmp_path)
-    rows = {row["contender"] for row in record["step 32 batch 1"]["rows"]}
-    assert {"ours bf16, CUDA graph", "torch.compile forced NHWC, CUDA graph"} < rows
+    beside = {row["contender"]: row["beside"] for row in record["step 32 batch 1"]["rows"]}
+    deciding = [name for name in DECIDING if name != UPSTREAM]
+    assert [beside[name] for name in deciding] == [len(deciding) - 1] * len(deciding)
+    assert set(deciding) < set(beside)
     assert record["profile 32 batch 1"]["rows"] is not None
     trained = record["train 32 batch 1"]["rows"]
     assert trained["graph"] == "captured" and trained["steps"] == 6 and trained["saved"]

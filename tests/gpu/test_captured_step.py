@@ -203,7 +203,7 @@ def test_the_fast_mode_stays_within_the_spread_of_seeds():
 
     Of each loss the mean over a quarter of the steps and over the seeds, captured, is no farther
     from that of the plain steps than these are from seed to seed. The same seeds, so the same
-    weights and draws: what differs by chance is rounding, where a fault of capture shifts all three.
+    weights and draws: what differs by chance is rounding; a fault of capture shifts all three.
     """
     torch.use_deterministic_algorithms(False)  # as conftest.py asks; it also restores it
     fast = {"precision": "bf16", "deterministic": False}

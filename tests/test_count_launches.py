@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,7 +13,15 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import least_bytes  # noqa: E402
-from count_launches import IN_THE_LEAST, Counter, count  # noqa: E402
+from count_launches import (  # noqa: E402
+    IN_THE_LEAST,
+    IN_TRITON,
+    ON_LOAD,
+    RECORD,
+    Counter,
+    Group,
+    count,
+)
 
 from cyclegan_fast.benchmark.ours import OursIteration  # noqa: E402
 from cyclegan_fast.ops import instance_norm_act, reflect_conv2d  # noqa: E402
@@ -104,12 +113,33 @@ def test_the_least_is_that_of_upstreams_networks():
         assert twice[group][0] == launches and moved <= twice[group][1] <= 2 * moved
 
 
+def recorded(row: str) -> dict[str, dict[str, int]]:
+    """Group -> operation -> launches, as committed."""
+    groups = json.loads(RECORD.read_text())["256 batch 1"]["rows"][row]["groups"]
+    return {name: launches_of(group["operations"]) for name, group in groups.items()}
+
+
+def launches_of(operations: dict[str, dict]) -> dict[str, int]:
+    return {name: operation["launches"] for name, operation in operations.items()}
+
+
+def counted(groups: dict[str, Group]) -> dict[str, dict[str, int]]:
+    """Likewise, as counted here.."""
+    return {
+        name: {operation: group.names[operation] for operation in group.moved}
+        for name, group in groups.items()
+    }
+
+
 def test_a_walk_by_hand_takes_each_weight_gradient_once():
     images = tuple(torch.zeros(2, 1, 3, 256, 256))
     groups, alone = (
         count(OursIteration("bf16", graph=False, images=images, merge=merge, pair=pair))
         for merge, pair in (("on", "on"), ("off", "off"))
     )
+    # Copies, casts and fills too: who adds or saves one renews the record, and says why.
+    assert counted(groups) == recorded("ours bf16")
+    assert counted(alone) == recorded("ours bf16, each pass alone")
     convolutions = groups["convolutions"].names
     # 24 of each generator, 5 of each discriminator: two passes of the former, one of the latter.
     assert convolutions["wgrad"] == 2 * 24 + 2 * 5
@@ -142,6 +172,7 @@ def in_triton(**how):
     images = tuple(torch.zeros(2, 1, 3, 256, 256))
     iteration = OursIteration("bf16", graph=False, images=images, pair="on")
     groups = count(iteration, triton=True, **how)
+    assert counted(groups) == recorded(ON_LOAD if how.get("on_load") else IN_TRITON)
     assert sum(group.launches for group in groups.values()) <= 350
     assert not {name for name in groups["pads"].names}
     convolutions = groups["convolutions"]

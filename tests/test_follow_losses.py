@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -43,3 +44,23 @@ def test_distances_are_in_spreads_of_the_seeds():
     plain[:, 0, 1] *= 3  # in one window the seeds are farther apart, and in one loss alone
     far = follow_losses.distances(plain, plain + 3)
     np.testing.assert_allclose(far, [[1.5, 0.75, 1.5, 1.5]] * 2)
+
+
+def test_the_committed_record_says_that_the_fast_path_follows():
+    """On vangogh2photo, 300 steps and three seeds each, in fp32 and in bf16."""
+    record = json.loads(follow_losses.RECORD.read_text())
+    assert record["data"] == "vangogh2photo" and record["steps"] >= 300
+    assert record["losses"] == list(follow_losses.LOSS_NAMES)
+    assert record["config"] == follow_losses.SMALL
+    means = {name: np.array(values) for name, values in record["means"].items()}
+    assert set(means) == {"plain fp32", *follow_losses.FAST}
+    shape = (3, follow_losses.WINDOWS, len(follow_losses.LOSS_NAMES))
+    for name, values in means.items():
+        assert values.shape == shape and np.isfinite(values).all(), name
+        assert len(np.unique(values, axis=0)) == 3, f"{name}: two seeds are one run"
+    assert set(record["spreads"]) == set(follow_losses.FAST)
+    for name, spreads in record["spreads"].items():
+        far = follow_losses.distances(means["plain fp32"], means[name])
+        np.testing.assert_allclose(spreads, far, atol=2e-3, err_msg=name)
+        assert far.max() <= 1, name
+        assert not np.array_equal(means[name], means["plain fp32"]), f"{name} is the plain run"

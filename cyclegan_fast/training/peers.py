@@ -78,12 +78,14 @@ class Beside:
             thread.join()
 
     def _watch(self, over: threading.Event) -> None:
-        since: float | None = None
+        first: Peer | None = None  # to end: others leave for the same reason, and are not it
+        since = 0.0
         while not over.wait(_LOOK_EVERY):
             dead = self.dead()
-            since = (since or time.monotonic()) if dead else None
-            if since is not None and time.monotonic() - since > _GRACE:
-                text = f"rank {self._rank} leaves: {dead[0]} has ended"
+            if dead and first is None:
+                first, since = dead[0], time.monotonic()
+            if first is not None and time.monotonic() - since > _GRACE:
+                text = f"rank {self._rank} leaves: {first} has ended"
                 print(text, file=sys.stderr, flush=True)
                 os._exit(1)
 

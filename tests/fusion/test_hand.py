@@ -127,14 +127,26 @@ def test_in_float32(each_backend):
         torch.testing.assert_close(y.double(), expected, rtol=0, atol=bound)
 
 
-def test_under_autograd_the_same_is_asked():
-    plain, net = prepared("resnet", FORMATS[0])
-    x = pictures((16, 20), (16, 20), (16, 20))
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_under_autograd_the_same_is_asked(kind, together, memory_format):
+    plain, net = prepared(kind, memory_format)
+    x = pictures((16, 20), (16, 20), (16, 20), n=2)
     asked = [(False, True), (True, False), (True, False)]
     parts = [Part(p, *flags) for p, flags in zip(x, asked, strict=True)]
-    for together in (True, False):
-        check(plain, net, parts, AutogradWalk(net, net, together=together), [slice(0, 3)])
+    check(plain, net, parts, AutogradWalk(net, net, together=together), [slice(0, 3)])
     assert all(p.requires_grad for p in net.parameters())
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_under_autograd_two_passes_as_a_generators(kind, memory_format):
+    plain, net = prepared(kind, memory_format)
+    x = pictures((16, 20), (12, 16), (16, 20))
+    parts = [Part(x[0], True, False), Part(x[1], True, False), Part(x[2], True, True)]
+    walk = AutogradWalk(net, net, together=True)
+    check(plain, net, parts, walk, [slice(0, 2), slice(2, 3)])
 
 
 REASONS = {
@@ -201,6 +213,22 @@ def weights_of_all_parts(monkeypatch):
 
 def activation_of_the_input(monkeypatch):
     monkeypatch.setattr(hand_steps, "_activation_backward", lambda module, y, of_y: of_y)
+
+
+def never_asked(monkeypatch):
+    monkeypatch.setattr(AutogradWalk, "_ask", lambda self, wanted: None)
+
+
+def parts_in_another_order(monkeypatch):
+    right = AutogradWalk._groups
+    monkeypatch.setattr(AutogradWalk, "_groups", lambda self, parts: right(self, parts)[::-1])
+
+
+@pytest.mark.parametrize("wrong", [never_asked, parts_in_another_order])
+def test_a_wrong_walk_under_autograd_differs(wrong, monkeypatch):
+    wrong(monkeypatch)
+    with pytest.raises(AssertionError):
+        test_under_autograd_the_same_is_asked("patch", True, FORMATS[0])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,22 @@
 
 using null_cuda::Graph;
 
+namespace {
+
+std::vector<std::string> latest;  // the work of the graph that was launched last
+
+}  // namespace
+
+NULL_CUDA_API long null_cuda_graph_count() {
+  std::lock_guard guard(null_cuda::lock());
+  return static_cast<long>(latest.size());
+}
+
+NULL_CUDA_API const char* null_cuda_graph_work(long i) {
+  std::lock_guard guard(null_cuda::lock());
+  return latest[i].c_str();
+}
+
 NULL_CUDA_API cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* instance,
                                                         cudaGraph_t graph, unsigned long long) {
   *instance = reinterpret_cast<cudaGraphExec_t>(new Graph(*reinterpret_cast<Graph*>(graph)));
@@ -16,7 +32,9 @@ NULL_CUDA_API cudaError_t cudaGraphInstantiate(cudaGraphExec_t* instance, cudaGr
 }
 
 NULL_CUDA_API cudaError_t cudaGraphLaunch(cudaGraphExec_t instance, cudaStream_t stream) {
+  std::lock_guard guard(null_cuda::lock());
   const auto* const graph = reinterpret_cast<Graph*>(instance);
+  latest = graph->work;
   null_cuda::note("graph of " + std::to_string(graph->work.size()), stream);
   return cudaSuccess;
 }

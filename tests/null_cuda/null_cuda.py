@@ -126,6 +126,7 @@ class Runtime:
             raise RuntimeError("the null CUDA runtime must be loaded before PyTorch")
         self._library = ctypes.CDLL(str(build()), mode=ctypes.RTLD_GLOBAL)
         self._library.null_cuda_work.restype = ctypes.c_char_p
+        self._library.null_cuda_graph_work.restype = ctypes.c_char_p
         self._library.null_cuda_note.argtypes = (ctypes.c_char_p, ctypes.c_void_p)
 
     def clear(self) -> None:
@@ -141,6 +142,12 @@ class Runtime:
         """Kernels, copies, memsets and graphs since `clear`, by name."""
         count = self._library.null_cuda_count()
         return [self._library.null_cuda_work(i).decode() for i in range(count)]
+
+    @property
+    def graph(self) -> list[str]:
+        """What the graph holds that was launched last, by name."""
+        count = self._library.null_cuda_graph_count()
+        return [self._library.null_cuda_graph_work(i).decode() for i in range(count)]
 
     @property
     def synchronisations(self) -> int:

@@ -9,6 +9,7 @@ launches of our kernels are counted; the committed record counts all (count_laun
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import null_cuda
@@ -72,23 +73,33 @@ with configured(config):
     trainer.step(pictures)
 runtime = under.runtime
 waits = [runtime.synchronisations, runtime.copies_to_host]
-print(json.dumps({"work": runtime.work, "waits": waits}))
+print(json.dumps({"work": runtime.work, "waits": waits, "graph": runtime.graph}))
 """
 
 
-def step(
+def told(
     precision: str, graph: str, before: int, pictures: str = "tensors", on_load: str = "library"
-) -> list[str]:
-    """The work of one step after some others; the host must not have waited in it.
+) -> dict[str, list]:
+    """What was done in a step after some others; the host must not have waited in it.
 
     on_load: what does the norms beside convolutions, all of which are ours then; "none": norms do;
     "library": convolutions are PyTorch's.
     """
-    told = under(STEP, precision, graph, str(before), pictures, on_load)
-    done = json.loads(told.splitlines()[-1])
+    said = under(STEP, precision, graph, str(before), pictures, on_load)
+    done = json.loads(said.splitlines()[-1])
     assert done["waits"] == [0, 0]
     assert not [work for work in done["work"] if "pageable" in work]
-    return done["work"]
+    return done
+
+
+def step(*arguments, **options) -> list[str]:
+    """The work of such a step."""
+    return told(*arguments, **options)["work"]
+
+
+def ours(work: list[str]) -> list[str]:
+    """Kernels of ours in it."""
+    return [name for name in work if "cyclegan_fast" in name or "triton" in name]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
@@ -113,17 +124,17 @@ def test_pictures_are_scaled_and_cropped_inside_the_graph(pictures, copies):
 
 
 def test_launches_of_our_kernels_are_no_more_than_the_record_says():
+    """In a plain step, and in the graph that a replay launches: the same kernels in both."""
     rows = json.loads((ROOT / "benchmarks/results/launches.json").read_text())["256 batch 1"][
         "rows"
     ]
     groups = rows["ours bf16"]["groups"]
     recorded = sum(groups[name]["launches"] for name in OURS)
-    ours = [
-        name
-        for name in step("bf16", "off", before=2)
-        if "cyclegan_fast" in name or "triton" in name
-    ]
-    assert 0 < len(ours) <= recorded
+    plain = ours(step("bf16", "off", before=2))
+    replayed = told("bf16", "on", before=4)
+    assert 0 < len(plain) <= recorded
+    assert Counter(ours(replayed["graph"])) == Counter(plain)
+    assert not ours(replayed["work"]), "a replay launches kernels of ours beside its graph"
 
 
 @pytest.mark.parametrize(
@@ -135,9 +146,8 @@ def test_a_graph_whose_convolutions_are_ours_is_no_larger_than_the_record_says(o
     rows = json.loads((ROOT / "benchmarks/results/launches.json").read_text())["256 batch 1"][
         "rows"
     ]
-    work = step("bf16", "on", before=4, on_load=on_load)
-    (graph,) = [name.removeprefix("graph of ") for name in work if name.startswith("graph of")]
-    assert 290 < int(graph) <= rows[f"ours bf16, {row}"]["launches"] <= 350
+    graph = told("bf16", "on", before=4, on_load=on_load)["graph"]
+    assert 290 < len(graph) <= rows[f"ours bf16, {row}"]["launches"] <= 350
 
 
 def test_hopper_does_norms_on_load_in_a_step():

@@ -70,6 +70,19 @@ def test_two_ranks_equal_one_process_with_the_joined_batch(name):
     assert_same(first[1], second[1])
 
 
+@pytest.mark.parametrize(("rule", "factor"), [("linear", 2), ("sqrt", 2**0.5)])
+def test_the_rule_of_the_learning_rate_is_one_process_at_the_larger_rate(rule, factor):
+    """Through the decay, too: twelve steps are three epochs, the last at half the rate."""
+    options = dict(batch_size=1, pool_size=50)
+    first, second = together(rank_work.named_steps, dict(options={**options, "lr_rule": rule}))
+    case = dict(options={**options, "lr": factor * toy.config().lr})
+    where, error = largest_error(first, alone(case))
+    assert error <= BOUND, f"{where} differs by {error:.2e}"
+    assert_same(first[1], second[1])
+    # And the rate counts: at the rate that the rule does not ask for, all is different.
+    assert largest_error(first, alone(dict(options=options)))[1] > 100 * BOUND
+
+
 def test_other_weights_on_a_rank_are_overwritten_by_those_of_rank_0():
     case = CASES["walked by hand"]
     first, second = together(rank_work.named_steps, {**case, "other_weights": True})

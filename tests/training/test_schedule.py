@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cyclegan_fast.training import TrainConfig
-from cyclegan_fast.training.schedule import Schedule
+from cyclegan_fast.training.schedule import Schedule, for_ranks
 
 LR = 2e-4
 
@@ -111,3 +111,15 @@ def test_other_policies_do_not_listen_to_the_metric():
     for _ in range(20):
         linear.end_epoch(1.0)
     assert linear.lr(1) == LR
+
+
+@pytest.mark.parametrize(("rule", "factor"), [("none", 1), ("linear", 4), ("sqrt", 2)])
+@pytest.mark.parametrize("policy", ["linear", "step", "cosine"])
+def test_the_rule_of_the_ranks_multiplies_every_epochs_rate(policy, rule, factor):
+    config = TrainConfig(
+        lr_policy=policy, lr_rule=rule, n_epochs=5, n_epochs_decay=5, lr_decay_iters=3
+    )
+    alone, ours = Schedule(config), Schedule(for_ranks(config, 4))
+    for epoch in range(1, config.last_epoch + 1):
+        assert ours.lr(epoch) == pytest.approx(factor * alone.lr(epoch), rel=1e-12, abs=0)
+    assert for_ranks(config, 1) == config

@@ -136,6 +136,7 @@ def train(
             saved=session.saved,
             signal=signal,
             seconds=time.perf_counter() - started,
+            waited=session.clock.waited,
             served=dict(served),
         )
     reporter.on_end(result)

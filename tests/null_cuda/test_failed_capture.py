@@ -77,17 +77,16 @@ with configured(config), backend.record() as served:
             "count": trainer.step_count,
         })
     stream = torch.cuda.current_stream() == torch.cuda.default_stream()
-    # Memory that another stream has used comes back where the allocator knows of no capture.
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated()
+    # Memory that another stream has used comes back only if the allocator knows of no capture.
+    def active():
+        return torch.cuda.memory_stats()["active_bytes.all.current"]
+    before = active()
+    x = torch.zeros(1 << 20, device="cuda")
+    x.record_stream(torch.cuda.Stream())
+    del x
     for _ in range(3):
-        x = torch.zeros(1 << 20, device="cuda")
-        with torch.cuda.stream(torch.cuda.Stream()):
-            x.add_(1)
-        x.record_stream(torch.cuda.Stream())
-        del x
-    torch.zeros(3, device="cuda")
-    freed = torch.cuda.memory_allocated() - before < 1 << 20
+        torch.zeros(1 << 10, device="cuda")
+    freed = active() == before
 print(json.dumps({
     "told": told, "steps": steps, "failed": failed, "stream": stream, "freed": freed,
     "why": trainer.not_captured,

@@ -149,10 +149,11 @@ def _time(trainer: Trainer, steps: int, ranks: int) -> Iterator[str]:
         f"time     {seconds:.3g} s a step, {config.batch_size / seconds:.3g} images/s: measured, "
         f"{count} step{'s' * (count > 1)}{one} on random pictures"
     )
+    count_text = f"{steps:,} step{'s' * (steps > 1)}"
     exchange = "the exchange of gradients, " if ranks > 1 else ""
     yield (
-        f"epoch    {duration(seconds * steps)} for {steps:,} steps, {exchange}saves and samples "
-        "come on top"
+        f"epoch    {duration(seconds * steps)} for {count_text}, {exchange}saves and samples come "
+        "on top"
     )
     if device.type == "cuda":
         yield f"peak     {size_text(torch.cuda.max_memory_allocated(device))} in these steps"

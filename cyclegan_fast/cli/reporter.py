@@ -130,9 +130,7 @@ class RunReporter(Reporter):
     def on_end(self, result: RunResult) -> None:
         """End the bar, say what the run waited for, and draw the curves a last time."""
         self.close()
-        self._print(
-            f"waiting  {result.data_wait:.1%} of {duration(result.seconds)} for pictures"
-        )
+        self._print(f"waiting  {result.data_wait:.1%} of {duration(result.seconds)} for pictures")
         try:
             self.draw_curves()
         except OSError as error:

@@ -139,9 +139,7 @@ class CapturedStep:
         engine.optimizer_D.forget_capture()
         raise CaptureError(reason, broken=_broken())
 
-    def _replay(
-        self, captured: _Captured, given: Given, decisions: Decisions
-    ) -> dict[str, Tensor]:
+    def _replay(self, captured: _Captured, given: Given, decisions: Decisions) -> dict[str, Tensor]:
         captured.given.take(given)
         for kept, decision in zip(captured.decisions, decisions, strict=True):
             if kept is not None and decision is not None:

@@ -96,7 +96,9 @@ class Footprint:
         return sum(self.standing.values()) + self.step
 
 
-def predict(trainer: Trainer, pictures: int = 0, *, ranks: int = 1, **changes: Any) -> Footprint | str:
+def predict(
+    trainer: Trainer, pictures: int = 0, *, ranks: int = 1, **changes: Any
+) -> Footprint | str:
     """Return what a trainer's run will need of its device's memory, or why that cannot be said.
 
     Args:

@@ -57,7 +57,7 @@ def test_on_several_gpus_an_epoch_is_shared_and_buckets_are_there(plan):
     alone, two = plan("--batch_size", 2), plan("--batch_size", 2, "--gpus", 2)
     assert two.status == 0, two.err
     assert "for 2 steps, saves" in alone.out and "ranks" not in alone.out
-    assert "for 1 steps, the exchange of gradients, saves" in two.out
+    assert "for 1 step, the exchange of gradients, saves" in two.out
     assert "ranks    2 · global batch 4 (2 × 2) · lr_rule none: lr 0.0002" in two.out
     assert " of one rank on random pictures" in two.out
     memory = {

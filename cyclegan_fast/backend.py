@@ -146,6 +146,19 @@ def unrecorded() -> Iterator[None]:
         _records[:] = records
 
 
+@contextmanager
+def uncounted_on_error() -> Iterator[None]:
+    """Forget what was counted inside the block if it ends by an error: it comes to nothing."""
+    before = [(counter, counter.copy()) for counter in _records]
+    try:
+        yield
+    except BaseException:
+        for counter, counts in before:
+            counter.clear()
+            counter.update(counts)
+        raise
+
+
 def by_op(served: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
     """Return what `record` counted as {op: {back end: calls}}, for a record to be kept."""
     nested: dict[str, dict[str, int]] = {}

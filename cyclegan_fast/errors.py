@@ -74,3 +74,24 @@ class RankLostError(CycleganFastError, RuntimeError):
 
 class TableError(CycleganFastError, ValueError):
     """A file of measured convolutions cannot be used; the text says which, why and what to do."""
+
+
+class CaptureError(CycleganFastError, RuntimeError):
+    """The training step could not be captured in a CUDA graph.
+
+    Args:
+        reason: what went wrong.
+        broken: whether CUDA answers with nothing but errors since, so that the process cannot go
+            on.
+    """
+
+    def __init__(self, reason: str, *, broken: bool) -> None:
+        self.reason, self.broken = reason, broken
+        advice = (
+            "CUDA answers with errors since, which only a new process can mend: start again with "
+            "--resume --cuda_graph off."
+            if broken
+            else "A network that reads its values on the host, say by .item(), or copies from it "
+            "cannot be replayed. Use --cuda_graph auto or off, which run it plainly."
+        )
+        super().__init__(f"the step cannot be captured as a CUDA graph: {reason}. {advice}")

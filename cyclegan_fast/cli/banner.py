@@ -19,7 +19,6 @@ from cyclegan_fast.training.schedule import for_ranks
 if TYPE_CHECKING:
     from cyclegan_fast.data.unpaired import UnpairedDataset
     from cyclegan_fast.training.config import TrainConfig
-    from cyclegan_fast.training.ranks import Ranks
     from cyclegan_fast.training.reporter import RunInfo
     from cyclegan_fast.training.trainer import Trainer
 
@@ -61,7 +60,8 @@ def lines(
         f"lr {config.lr:g} {_decay(trainer, info)}",
     ]
     if trainer.ranks is not None:
-        text.append(f"ranks    {_ranks(config, trainer.ranks)}")
+        ranks = trainer.ranks
+        text.append(f"ranks    {ranks_line(config, ranks.count, ranks.backend)}")
     text += [f"chosen   {line}" for line in choices(trainer)]
     text.append(f"chosen   pictures {info.pictures}")
     there = available(trainer.device)
@@ -127,7 +127,11 @@ def settings(trainer: Trainer) -> dict[str, Setting]:
 
 
 def choices(trainer: Trainer) -> list[str]:
-    """Return one line for each thing that was left to choose, with the reason."""
+    """Return one line for each thing that was left to choose, with the reason.
+
+    Whether the step is replayed as a CUDA graph is always said: no other choice is as slow where it
+    is a wrong one.
+    """
     config, device = trainer.config, trainer.device
     found = settings(trainer)
     chosen = [
@@ -135,6 +139,9 @@ def choices(trainer: Trainer) -> list[str]:
         for option in ("device", "precision", "memory_format", "merge")
         if getattr(config, option) == "auto"
     ]
+    graph = found["cuda_graph"]
+    asked = config.cuda_graph != "auto"
+    chosen.append(f"{graph.name} {graph.value}: {'asked for' if asked else graph.why}")
     if config.join == "auto" and trainer.engine.arrangement.by_hand:
         for name, why in walked.reasons(trainer.engine).items():
             chosen.append(f"{name} runs under autograd: {why}")
@@ -158,11 +165,18 @@ def choices(trainer: Trainer) -> list[str]:
     return chosen
 
 
-def _ranks(config: TrainConfig, ranks: Ranks) -> str:
-    size, rate = config.batch_size, for_ranks(config, ranks.count).lr
+def ranks_line(config: TrainConfig, count: int, through: str = "") -> str:
+    """Return what to say about a run's processes.
+
+    Args:
+        config: of the run.
+        count: how many there are.
+        through: what their gradients go through; "" leaves it out.
+    """
+    size, rate = config.batch_size, for_ranks(config, count).lr
     return (
-        f"{ranks.count} through {ranks.backend} · global batch {size * ranks.count} "
-        f"({size} × {ranks.count}) · lr_rule {config.lr_rule}: lr {rate:g} · "
+        f"{count}{f' through {through}' if through else ''} · global batch {size * count} "
+        f"({size} × {count}) · lr_rule {config.lr_rule}: lr {rate:g} · "
         f"a pool of {config.pool_size} pictures on each"
     )
 

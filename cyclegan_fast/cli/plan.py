@@ -26,25 +26,27 @@ _WARMUP = {"cuda": 5, "cpu": 1}
 _MOST_STEPS, _SECONDS = 20, 10.0
 
 
-def show(config: TrainConfig, notes: list[str]) -> None:
+def show(config: TrainConfig, notes: list[str], ranks: int = 1) -> None:
     """Print the plan of a run, line by line; writes nothing.
 
     Args:
         config: valid options with a dataroot.
         notes: lines to show at the start.
+        ranks: processes that the run will have, each with a batch of its own on a device of its
+            own. The plan is made in one of them.
 
     Raises:
         DataError: the pictures cannot be trained on.
         ValueError: an option that cannot be trained with.
     """
-    for line in _lines(config, notes):
+    for line in _lines(config, notes, ranks):
         print(line, flush=True)
 
 
-def _lines(config: TrainConfig, notes: list[str]) -> Iterator[str]:
+def _lines(config: TrainConfig, notes: list[str], ranks: int) -> Iterator[str]:
     with runtime.configured(config):
         data = training_pictures(config)
-        steps = data.steps_per_epoch(config.batch_size)
+        steps = data.steps_per_epoch(config.batch_size * ranks)
         trainer = Trainer(config, steps_per_epoch=steps)
         there = memory.available(trainer.device)
         resident = ResidentPictures.of(
@@ -54,16 +56,18 @@ def _lines(config: TrainConfig, notes: list[str]) -> Iterator[str]:
         yield f"cyclegan-fast {__version__} · torch {torch.__version__} · {device_name(trainer)}"
         yield f"data     {printable(config.dataroot)}  A {data.sizes['A']}  B {data.sizes['B']}"
         yield from (f"note     {note}" for note in notes)
+        if ranks > 1:
+            yield f"ranks    {banner.ranks_line(config, ranks)}"
         yield from (f"chosen   {s.name} {s.value}: {s.why}" for s in _settings(trainer))
         yield f"chosen   pictures {resident}"
-        found = memory.predict(trainer, size)
+        found = memory.predict(trainer, size, ranks=ranks)
         yield banner.memory_line(found, there)
         if not banner.fits(found, there):
             yield "note     that is more than there is; what would need less:"
-            yield from _less(trainer, size)
+            yield from _less(trainer, size, ranks)
             yield "time     not measured: a step would not fit"
             return
-        yield from _time(trainer, steps)
+        yield from _time(trainer, steps, ranks)
 
 
 def _settings(trainer: Trainer) -> Iterator[banner.Setting]:
@@ -88,10 +92,10 @@ def _settings(trainer: Trainer) -> Iterator[banner.Setting]:
     yield banner.Setting("checkpoint", config.checkpoint, why("checkpoint", off))
 
 
-def _less(trainer: Trainer, pictures: int) -> Iterator[str]:
+def _less(trainer: Trainer, pictures: int, ranks: int) -> Iterator[str]:
     """What other options would need."""
     for changes in _ways_out(trainer):
-        found = memory.predict(trainer, pictures, **changes)
+        found = memory.predict(trainer, pictures, ranks=ranks, **changes)
         if not isinstance(found, str):
             ((option, value),) = changes.items()
             yield f"less     {size_text(found.peak)} with --{option} {value}"
@@ -113,7 +117,7 @@ def _ways_out(trainer: Trainer) -> Iterator[dict[str, Any]]:
         yield {"crop_size": config.crop_size // 8 * 4}
 
 
-def _time(trainer: Trainer, steps: int) -> Iterator[str]:
+def _time(trainer: Trainer, steps: int, ranks: int) -> Iterator[str]:
     """Time a few steps on random pictures; say what an epoch takes at that."""
     config, device = trainer.config, trainer.device
     if config.preprocess in ("none", "scale_width"):
@@ -140,10 +144,16 @@ def _time(trainer: Trainer, steps: int) -> Iterator[str]:
         yield "time     not measured: a step did not fit; libraries take more than its tensors do"
         return
     seconds = (time.perf_counter() - began) / count
+    one = " of one rank" if ranks > 1 else ""
     yield (
         f"time     {seconds:.3g} s a step, {config.batch_size / seconds:.3g} images/s: measured, "
-        f"{count} step{'s' * (count > 1)} on random pictures"
+        f"{count} step{'s' * (count > 1)}{one} on random pictures"
     )
-    yield f"epoch    {duration(seconds * steps)} for {steps:,} steps, saves and samples come on top"
+    count_text = f"{steps:,} step{'s' * (steps > 1)}"
+    exchange = "the exchange of gradients, " if ranks > 1 else ""
+    yield (
+        f"epoch    {duration(seconds * steps)} for {count_text}, {exchange}saves and samples come "
+        "on top"
+    )
     if device.type == "cuda":
         yield f"peak     {size_text(torch.cuda.max_memory_allocated(device))} in these steps"

@@ -106,6 +106,7 @@ def end(run_dir: Path, record: dict[str, Any], result: RunResult, images: int) -
         "seconds": round(result.seconds, 2),
         "images": images,
         "images_per_second": round(images / max(result.seconds, 1e-9), 3),
+        "data_wait": round(result.data_wait, 4),
         "signal": result.signal,
     }
     record["steps"] = result.step

@@ -64,7 +64,8 @@ class RunReporter(Reporter):
 
     def on_step(self, stats: StepStats) -> None:
         """Show losses and speed: in the bar, or as a line every ten seconds."""
-        losses, rate = _losses(stats), f"{stats.images_per_second:.2f} images/s"
+        losses = _losses(stats)
+        rate = f"{stats.images_per_second:.2f} images/s · {waiting(stats.data_wait)}"
         if self._bar is not None:
             self._bar.update(self._task, losses=losses, rate=rate)
             return
@@ -72,10 +73,9 @@ class RunReporter(Reporter):
         last = stats.step == stats.total_steps
         if now - self._said >= INTERVAL or last:
             self._said = now
-            waiting = f" · {stats.data_wait:.0%} waiting for data" if stats.data_wait > 0.1 else ""
             self._print(
                 f"train    {stats.step}/{stats.total_steps} · epoch {stats.epoch} · {losses} · "
-                f"{rate} · {duration(stats.eta_seconds)} left{waiting}"
+                f"{rate} · {duration(stats.eta_seconds)} left"
             )
 
     def on_sample(self, step: int, made: dict[str, Tensor]) -> None:
@@ -128,8 +128,9 @@ class RunReporter(Reporter):
         self._print(f"warning  {text}")
 
     def on_end(self, result: RunResult) -> None:
-        """End the bar and draw the curves a last time."""
+        """End the bar, say what the run waited for, and draw the curves a last time."""
         self.close()
+        self._print(f"waiting  {result.data_wait:.1%} of {duration(result.seconds)} for pictures")
         try:
             self.draw_curves()
         except OSError as error:
@@ -146,6 +147,11 @@ class RunReporter(Reporter):
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             print(text, flush=True)
+
+
+def waiting(share: float) -> str:
+    """Return the share of time spent waiting for pictures in few letters: "3% waiting"."""
+    return f"{share:.0%} waiting"
 
 
 def headings(names: tuple[str, str]) -> list[str]:

@@ -145,7 +145,7 @@ def _train(config: TrainConfig, options: TrainOptions, notes: list[str]) -> int:
     with cpu_threads(options.threads):
         if options.plan:
             if leads():
-                show(config, notes)
+                show(config, notes, options.gpus)
             return 0
         run = Run(config, notes, sys.argv)
         result = run.train()

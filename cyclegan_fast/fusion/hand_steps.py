@@ -57,7 +57,10 @@ def _why_not_step(step: Step, modules: Modules, norms: set[int]) -> str | None:
         )
         falls = isinstance(module, nn.LeakyReLU) and module.negative_slope < 0
         return None if plain and not falls else f"{step.module} ({type(module).__name__})"
-    return f"{type(step).__name__} of {getattr(step, 'target', getattr(step, 'members', ''))}"
+    of = getattr(step, "target", getattr(step, "members", ""))
+    # Not a function itself: its text has an address.
+    name = f"{of.__name__}()" if hasattr(of, "__name__") else of
+    return f"{type(step).__name__} of {name}"
 
 
 def _written(step: NormStep) -> tuple[int, ...]:

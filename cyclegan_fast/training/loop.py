@@ -68,6 +68,7 @@ def train(
         CheckpointError: the run's folder holds another run, or cannot be written.
         RanksDifferError: a rank has other options or pictures than rank 0.
         RankLostError: another rank has ended.
+        CaptureError: the step cannot be captured; see `Trainer.step`.
     """
     with (
         join(config.validate().device) as ranks,
@@ -82,7 +83,9 @@ def train(
         reporter = reporter if reporter and leads else Reporter()
         started = epoch_started = time.perf_counter()
         steps_per_epoch = data.steps_per_epoch(config.batch_size)
-        trainer = Trainer(config, steps_per_epoch=steps_per_epoch, ranks=ranks)
+        trainer = Trainer(
+            config, steps_per_epoch=steps_per_epoch, ranks=ranks, tell=reporter.on_message
+        )
         session = Session(trainer, reporter, config.total_steps(steps_per_epoch))
         loader, pictures, size = _loader(config, data, trainer, session.total)
         info = RunInfo(
@@ -133,6 +136,7 @@ def train(
             saved=session.saved,
             signal=signal,
             seconds=time.perf_counter() - started,
+            waited=session.clock.waited,
             served=dict(served),
         )
     reporter.on_end(result)

@@ -96,12 +96,15 @@ class Footprint:
         return sum(self.standing.values()) + self.step
 
 
-def predict(trainer: Trainer, pictures: int = 0, **changes: Any) -> Footprint | str:
+def predict(
+    trainer: Trainer, pictures: int = 0, *, ranks: int = 1, **changes: Any
+) -> Footprint | str:
     """Return what a trainer's run will need of its device's memory, or why that cannot be said.
 
     Args:
         trainer: at any step; neither it nor a generator of chance is touched.
         pictures: bytes of the training pictures that lie on the device.
+        ranks: processes that the run will have, where the trainer has not been told.
         changes: options that are to be other than the trainer's: batch_size, crop_size, precision,
             checkpoint.
 
@@ -119,7 +122,7 @@ def predict(trainer: Trainer, pictures: int = 0, **changes: Any) -> Footprint | 
             double.step(pictures_like(double.config, torch.empty))
     standing = _standing(double.engine)
     step = live.peak - sum(standing.values())
-    if trainer.ranks is not None:  # where gradients meet those of the other ranks
+    if trainer.ranks is not None or ranks > 1:  # where gradients meet those of the other ranks
         standing["buckets"] = standing["weights"]
     if pictures:
         standing["pictures"] = pictures

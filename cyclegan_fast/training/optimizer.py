@@ -91,6 +91,12 @@ class Adam:
         """Make ready what a step that was captured reads; before the graph's first replay."""
         self._tables.finish_capture()
 
+    def forget_capture(self) -> None:
+        """Be as if the capture that has just failed had not been tried."""
+        self._tables.forget_capture()
+        self.found_inf = None
+        self.zero_grad()
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return the live moments, by "parameter name/step", "/exp_avg" and "/exp_avg_sq"."""
         state = {}

@@ -54,12 +54,18 @@ class RunResult:
     saved: Path | None  # the last save
     signal: int | None  # the signal that ended it early
     seconds: float  # of this start, without those before
+    waited: float  # seconds of them, spent waiting for pictures
     served: dict[tuple[str, str], int]  # (op, back end) -> calls
 
     @property
     def finished(self) -> bool:
         """Whether all steps were trained."""
         return self.step >= self.total_steps
+
+    @property
+    def data_wait(self) -> float:
+        """Share of the seconds spent waiting for pictures, 0 to 1."""
+        return min(1.0, self.waited / max(self.seconds, 1e-9))
 
     @property
     def exit_code(self) -> int:

@@ -23,14 +23,20 @@ _SAVE_TRIES = 3
 
 
 class Clock:
-    """Time since the last report, and how much of it was spent waiting for pictures."""
+    """Time since the last report, and how much of it was spent waiting for pictures.
+
+    Attributes:
+        waited: seconds spent waiting from the beginning.
+    """
 
     def __init__(self) -> None:
+        self.waited = 0.0
         self.restart(0)
 
     def restart(self, images: int) -> None:
         """Begin a new interval, at a number of images."""
-        self._since, self._images, self._waited = time.perf_counter(), images, 0.0
+        self._since, self._images = time.perf_counter(), images
+        self._waited_before = self.waited
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -39,12 +45,13 @@ class Clock:
         try:
             yield
         finally:
-            self._waited += time.perf_counter() - began
+            self.waited += time.perf_counter() - began
 
     def read(self, images: int) -> tuple[float, float]:
         """Return images per second and the share of waiting since `restart`."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
-        return (images - self._images) / seconds, min(1.0, self._waited / seconds)
+        waited = self.waited - self._waited_before
+        return (images - self._images) / seconds, min(1.0, waited / seconds)
 
 
 class Session:

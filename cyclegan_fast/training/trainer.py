@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from cyclegan_fast import fusion
 from cyclegan_fast.data.picked import PickedPictures
+from cyclegan_fast.errors import CaptureError
 from cyclegan_fast.fusion.half_weights import HalfWeights
 from cyclegan_fast.training import graphs, pool, state, walked
 from cyclegan_fast.training.arrangement import (
@@ -60,6 +62,7 @@ class Trainer:
         steps_per_epoch: steps after which an epoch ends; None for no end: the learning rate stays.
         ranks: the processes that train together, each with a batch of its own; all of them make
             their trainer, and get rank 0's weights. None for one process.
+        tell: called with what the user should know while the run goes on; None for a warning.
 
     Raises:
         ValueError: an option that cannot be trained with.
@@ -72,8 +75,11 @@ class Trainer:
         *,
         steps_per_epoch: int | None = None,
         ranks: Ranks | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self.config = config.validate()
+        self._tell = tell or functools.partial(warnings.warn, category=RuntimeWarning, stacklevel=4)
+        self._capture_failed: str | None = None
         self.ranks = ranks
         self.device = resolve_device(config.device) if ranks is None else ranks.device
         self.precision = resolve_precision(config.precision, self.device)
@@ -162,7 +168,7 @@ class Trainer:
         self.not_captured = (
             "cuda_graph is off"
             if self.config.cuda_graph == "off"
-            else graphs.why_not(self.engine, self.device)
+            else self._capture_failed or graphs.why_not(self.engine, self.device)
         )
         if self.not_captured is None:
             return graphs.CapturedStep(self.engine)
@@ -171,6 +177,20 @@ class Trainer:
                 f"config: cuda_graph is on, but {self.not_captured}. Use --cuda_graph auto."
             )
         return functools.partial(run, self.engine)
+
+    def _trained(self, given: Given, decisions: Decisions) -> dict[str, Tensor]:
+        """Train one step, replayed if that is possible."""
+        try:
+            return self._run(given, decisions)
+        except CaptureError as error:
+            if error.broken or self.config.cuda_graph == "on":
+                raise
+            self._capture_failed = error.reason
+        self._run = self._runner()  # the plain one, and no graph's memory is held
+        self._tell(
+            f"the step is not replayed as a CUDA graph and runs plainly: {self._capture_failed}"
+        )
+        return self._run(given, decisions)
 
     def _prepare(self, net: nn.Module) -> None:
         net.to(self.device)
@@ -236,6 +256,8 @@ class Trainer:
 
         Raises:
             ValueError: pictures that the networks or pools cannot take.
+            CaptureError: config.cuda_graph is on and the step cannot be captured, or CUDA did not
+                survive the attempt. Otherwise such a step, and all that follow, run plainly.
         """
         self._begin_step()
         given = self._given(batch)
@@ -248,7 +270,7 @@ class Trainer:
         if self.ranks is not None:
             counted, total = batch.get("joined", (total, total * self.ranks.count))
             self.ranks.weigh(counted / total)
-        losses = self._run(given, decisions)
+        losses = self._trained(given, decisions)
         self.step_count += 1
         self.images += total
         return losses

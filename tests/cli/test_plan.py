@@ -53,6 +53,26 @@ def test_what_was_asked_for_is_named_so(plan):
         assert f"chosen   {said}" in done.out
 
 
+def test_on_several_gpus_an_epoch_is_shared_and_buckets_are_there(plan):
+    alone, two = plan("--batch_size", 2), plan("--batch_size", 2, "--gpus", 2)
+    assert two.status == 0, two.err
+    assert "for 2 steps, saves" in alone.out and "ranks" not in alone.out
+    assert "for 1 step, the exchange of gradients, saves" in two.out
+    assert "ranks    2 · global batch 4 (2 × 2) · lr_rule none: lr 0.0002" in two.out
+    assert " of one rank on random pictures" in two.out
+    memory = {
+        name: dict(
+            (part.rpartition(" ")[0].rpartition(" ")[0], part)
+            for part in line.partition("predicted: ")[2].partition(";")[0].split(", ")
+        )
+        for name, done in (("alone", alone), ("two", two))
+        for line in done.out.splitlines()
+        if line.startswith("memory ")
+    }
+    bytes_of = memory["two"]["weights"].removeprefix("weights")
+    assert memory["two"]["buckets"] == f"buckets{bytes_of}" and "buckets" not in memory["alone"]
+
+
 def test_where_memory_does_not_suffice_it_says_what_would(plan, monkeypatch):
     monkeypatch.setattr(memory, "available", lambda device: 10**6)
     done = plan("--batch_size", 4)

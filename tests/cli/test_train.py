@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -44,6 +45,7 @@ def test_a_run_leaves_pictures_curves_figures_and_a_model(domains, tmp_path, run
         "trainB 4",
         "samples: testA, testB",
         "chosen   precision fp32",
+        "chosen   graph off: a CUDA graph needs a GPU, and the run is on cpu\n",
         "6 steps",
     ):
         assert said in done.out
@@ -53,6 +55,9 @@ def test_a_run_leaves_pictures_curves_figures_and_a_model(domains, tmp_path, run
         row for row in done.out.splitlines() if row.startswith("train    6/6 · epoch 2 · G ")
     )
     assert "images/s" in last and "cycle " in last
+    assert re.search(r" images/s · \d+% waiting · 0:00:00 left$", last)
+    assert done.out.count("chosen   graph") == 1
+    whole = re.search(r"^waiting  (\d+\.\d)% of 0:\d\d:\d\d for pictures$", done.out, re.M)
     losses = rows(folder / "losses.csv")
     assert [int(row["step"]) for row in losses] == [2, 4, 6]
     assert all(np.isfinite(float(value)) for row in losses for value in row.values())
@@ -66,6 +71,7 @@ def test_a_run_leaves_pictures_curves_figures_and_a_model(domains, tmp_path, run
 
     record = json.loads((folder / "run.json").read_text())
     assert record["finished"] and record["steps"] == 6
+    assert record["starts"][-1]["data_wait"] == pytest.approx(float(whole[1]) / 100, abs=6e-4)
     assert record["data"]["pictures"] == {"A": 4, "B": 4}
     ops = {"instance_norm_act", "reflect_conv2d", "generator_loss", "lsgan_loss", "adam"}
     ops |= {"augment", "pool_exchange"}
@@ -190,7 +196,7 @@ def test_a_terminal_gets_a_bar_with_losses_speed_and_time_left(domains, tmp_path
     assert process.wait(timeout=60) == 0, shown
     text = shown.decode("utf-8", "replace")
     assert "\x1b[" in text and "━" in text
-    for part in ("6/6", "G ", "cycle ", "images/s", "left"):
+    for part in ("6/6", "G ", "cycle ", "images/s", "% waiting", "left"):
         assert part in text
     assert not any(row.startswith("train    6/6 · epoch") for row in text.splitlines())
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch.distributed as dist
 import toy
 
 from cyclegan_fast import draws
-from cyclegan_fast.training import Trainer, buckets, joining, ranks
+from cyclegan_fast.training import Trainer, buckets, graphs, joining, ranks
 from cyclegan_fast.training.runtime import configured
 
 STEPS = 12
@@ -63,3 +64,11 @@ def test_one_rank_gives_the_bits_of_one_process(device, precision, tmp_path, mon
     assert found[0] == expected[0]
     assert all(torch.equal(a, b) for a, b in zip(found[1], expected[1], strict=True))
     assert found[2] == expected[2] == (device == "cuda")
+
+
+@pytest.mark.parametrize(("through", "captured"), [("nccl", True), ("gloo", False)])
+def test_only_nccl_can_be_captured(through, captured):
+    engine = SimpleNamespace(pool_A=None, ranks=SimpleNamespace(backend=through))
+    reason = graphs.why_not(engine, torch.device("cuda"))
+    assert (reason is None) == captured
+    assert captured or "the ranks talk through gloo, and only NCCL can be captured" in reason

@@ -87,6 +87,13 @@ class Tables:
             self._set_aside[tuple(row[-1] for row in rows)] = torch.empty_like(memory)
         self._unwritten.clear()
 
+    def forget_capture(self) -> None:
+        """Be as before a capture that failed: no graph reads its tables."""
+        for memory, rows in self._unwritten:
+            self._captured = [table for table in self._captured if table.rows is not memory]
+            self._set_aside[tuple(row[-1] for row in rows)] = memory
+        self._unwritten.clear()
+
 
 def _on_device(values: list[list[int]], width: int, device: torch.device) -> Tensor:
     # Pinned: from pageable memory the host would wait for the device, every plain step.

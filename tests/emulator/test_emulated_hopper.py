@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from numerics import EPS
 from torch import Tensor
 
 HERE = Path(__file__).parent
@@ -153,40 +152,6 @@ def test_moments_far_from_zero():
     layer((1, 64, 9, 10), (64, 64, 3, 3), torch.float16).check_forward(
         bias=True, moments=True, shift=1000.0
     )
-
-
-@pytest.mark.parametrize("affine", [False, True])
-@pytest.mark.parametrize(("act", "centre"), [(0, 3.0), (1, 1000.0), (2, 0.5)])
-def test_norm_on_load(act, centre, affine, positions):
-    """The same bits as from the norm's result, rounded and padded."""
-    calls, plain = [], []
-    for seed in (0, 20):
-        x = drawn((2, 128, 9, 12), torch.bfloat16, seed, centre=centre)
-        mean, rstd = x.float().mean((2, 3)), (x.float().var((2, 3)) + 1e-5).rsqrt()
-        weight, bias = drawn((2, 128, 1, 1), torch.float32, seed + 1).flatten(1)
-        norm = Normalised(
-            mean, rstd, weight if affine else None, bias if affine else None, act, 0.2
-        )
-        z = x.float() - mean[..., None, None]
-        scale = rstd * weight if affine else rstd
-        z = torch.addcmul(
-            (bias if affine else torch.zeros(128))[:, None, None], z, scale[..., None, None]
-        )
-        z = [z, z.relu(), F.leaky_relu(z, 0.2)][act].to(x.dtype)
-        padded = F.pad(z, (1, 1, 1, 1), mode="reflect")
-        padded = padded.contiguous(memory_format=torch.channels_last)
-        filters = drawn((128, 128, 3, 3), x.dtype, seed + 2, 0.02)
-        chunks = hopper.moments_cover(padded.shape, filters.shape, 0, 1)[0]
-        assert chunks == hopper.moments_cover(x.shape, filters.shape, 1, 1)[0]
-        for image, given, made in ((x, norm, calls), (padded, None, plain)):
-            moments = torch.empty(2, chunks, 3, 128)
-            y = empty(x.shape, x.dtype)
-            made.append(Forward(image, filters, None, y, moments, given))
-    hopper.forward(calls, 1, 1, False)
-    hopper.forward(plain, 0, 1, False)
-    for ours, theirs in zip(calls, plain, strict=True):
-        near = 2 * EPS[ours.y.dtype] * theirs.y.abs().max().item()
-        torch.testing.assert_close(ours.y, theirs.y, rtol=0, atol=near)
 
 
 @pytest.mark.parametrize("norm", NORMS, ids=str)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Norms' backward on load and the folded border in the convolution for Hopper, on the CPU."""
+"""Norms on load, forward and back, and the folded border in the convolution for Hopper."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from test_emulated_hopper import (  # noqa: F401
     DTYPES,
     drawn,
     empty,
+    positions,
     pytestmark,
     schedule,
 )
@@ -19,8 +20,8 @@ from fenced import Fences  # isort: skip
 from on_load_case import OnLoad  # isort: skip
 
 from cyclegan_fast.ops.reflect_conv2d import cuda_hopper as hopper
-from cyclegan_fast.ops.reflect_conv2d.beside_norm import NormGradient
-from cyclegan_fast.ops.reflect_conv2d.calls import OfInput
+from cyclegan_fast.ops.reflect_conv2d.beside_norm import Normalised, NormGradient
+from cyclegan_fast.ops.reflect_conv2d.calls import Forward, OfInput
 
 BF16 = torch.bfloat16
 # x and weight: the fewest rows and columns, which all are mirrored; rows that end within tiles, two
@@ -52,6 +53,34 @@ def layer(shape, weight_shape, dtype=BF16, **others) -> OnLoad:
     """Two calls at once, each within the budget."""
     layout = torch.channels_last
     return OnLoad(hopper, mirrored, shape, weight_shape, 1, 1, dtype, layout, **others)
+
+
+@pytest.mark.parametrize("shapes", [LEAST, ODD, DEEP], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("affine", [False, True])
+def test_the_norm_before(shapes, dtype, affine):
+    layer(*shapes, dtype).check_forward(affine=affine, bias=True, moments=True)
+
+
+@pytest.mark.parametrize("act", [0, 2])
+def test_the_norm_before_alone_in_either_tile(act, positions):  # noqa: F811
+    layer(*ODD, alone=True).check_forward(act, affine=True, moments=True)
+
+
+def test_the_norm_before_far_from_zero():
+    layer(*ODD, torch.float16, centre=1000.0).check_forward(affine=True, bias=True, moments=True)
+
+
+def test_a_nan_of_the_norm_before_reaches_the_windows_that_read_it():
+    """The pixel itself and its mirror images, and no other; relu keeps a nan as eager does."""
+    x, weight = drawn((1, 64, 6, 11), BF16, 0), drawn((64, 64, 3, 3), BF16, 1)
+    norm = Normalised(torch.zeros(1, 64), torch.ones(1, 64), None, None, 1, 0.0)
+    x[0, 7, 1, 9] = torch.nan
+    y = empty(x.shape, BF16)
+    hopper.forward([Forward(x, weight, None, y, None, norm)], 1, 1, False)
+    expected = torch.zeros(6, 11, dtype=torch.bool)
+    expected[:3, 8:] = True
+    assert torch.equal(y[0].isnan(), expected.expand(64, -1, -1))
 
 
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
@@ -118,6 +147,10 @@ def test_no_byte_beyond_an_operand_is_touched(at_end):
     hopper.gradient_of_input([other], 1, 1)
     assert torch.equal(other.grad_x, call.grad_x)
     assert torch.equal(other.norm.partial, call.norm.partial)
+    (call, _) = tested.check_forward(affine=True, bias=True, moments=True)
+    forward = Forward(*map(fenced, call[:5]), Normalised(*map(fenced, call.norm)))
+    hopper.forward([forward], 1, 1, False)
+    assert torch.equal(forward.y, call.y) and torch.equal(forward.moments, call.moments)
     fences.remove()
 
 

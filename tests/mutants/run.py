@@ -60,11 +60,15 @@ TRITON_TESTS = {
     "_triton_loss.py": (["losses"], "loss"),
     "pool_exchange": (["pool_exchange", "far_strides"], ""),
     "reflect_conv2d": (
-        ["conv_implicit", "conv_transposed", "reflect_conv2d", "far_strides", "conv_on_load"],
+        ["conv_far_implicit", "conv_implicit", "conv_transposed", "reflect_conv2d", "far_strides"]
+        + ["conv_on_load"],
         "convolution or splits",
     ),
-    "triton_load": (["conv_on_load", "conv_groups"], ""),
-    "triton_weight": (["conv_groups", "conv_implicit", "conv_on_load"], "convolution or splits"),
+    "triton_load": (["conv_far_implicit", "conv_on_load", "conv_groups"], ""),
+    "triton_weight": (
+        ["conv_far_implicit", "conv_groups", "conv_implicit", "conv_on_load"],
+        "convolution or splits",
+    ),
     "triton_implicit_tiles": (["conv_groups"], ""),
     "triton_between": (["conv_between"], ""),
     "triton_rows": (["conv_far", "conv_rows"], ""),

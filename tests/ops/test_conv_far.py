@@ -70,13 +70,13 @@ def drawn(*shape, seed=0, dtype=HALF):
     return values.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
-def batch_of(call, n, batch, written):
+def batch_of(call, n, batch, written, shared=("weight", "bias")):
     """The call of n images, the last of which is the call's; and what it is to write, unwritten."""
 
     def far(name, part):
-        if isinstance(part, NormOfInput):
-            return NormOfInput(*(far(field, t) for field, t in part._asdict().items()))
-        if not isinstance(part, torch.Tensor) or name in ("weight", "bias"):
+        if isinstance(part, tuple):  # a norm
+            return type(part)(*(far(field, t) for field, t in part._asdict().items()))
+        if not isinstance(part, torch.Tensor) or name in shared:
             return part
         return batch(torch.zeros_like(part) if name in written else part, n)
 

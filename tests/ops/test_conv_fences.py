@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Convolutions over rows, and factored, touch no byte beside their operands.
+"""Convolutions in Triton touch no byte beside their operands.
 
 The interpreter refuses an address outside all tensors of a launch. Here each tensor lies alone
 between pages that nobody may touch, at their end or at their beginning, and nan where it has gaps:
@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conv_raw import Layer
+from conv_raw import Layer, implicit_in_small_tiles
+from on_load_case import OnLoad, layer
 from test_conv_factored import small_tiles as small_factored_tiles  # noqa: F401
 from test_conv_rows import BF16, F32, LAST, TWO, form, small_tiles  # noqa: F401
 
@@ -105,3 +106,31 @@ def test_factored(shape, weight_shape, padding, dtype, fences):
     check(factored, "gradient_of_input", calls, (padding, 1), fences)
     calls = tested.check_gradient_of_weight(tanh=True)
     check(factored, "gradient_of_weight", calls, (padding, 1), fences)
+
+
+@pytest.mark.parametrize(
+    ("case", "on_load"),
+    [
+        (("reflect", (1, 3, 4, 5), (17, 3, 3, 3), 1, 1), True),
+        (("zeros", (2, 3, 5, 6), (4, 3, 4, 4), 1, 2), False),
+        (("transposed", (1, 3, 2, 3), (3, 4, 3, 3), 1, 2), True),
+    ],
+    ids=str,
+)
+def test_implicit_and_transposed(case, on_load, fences, monkeypatch):
+    """Each sum in splits, and each image in several chunks."""
+    implicit_in_small_tiles(monkeypatch)
+    tested = layer(case, BF16)
+    module, (*_, padding, stride) = tested.module, case
+    zeros = (True,) if case[0] == "zeros" else ()
+    norm = {"act": 1, "affine": True, "skip": True}
+    if on_load:
+        calls = tested.check_forward(affine=True, bias=True, moments=True)
+    else:
+        calls = super(OnLoad, tested).check_forward(bias=True, moments=True)
+    check(module, "forward", calls, (padding, stride, False, *zeros), fences)
+    calls = tested.check_gradient_of_input(affine=True, on_load=on_load, norm=norm)
+    check(module, "gradient_of_input", calls, (padding, stride, *zeros), fences)
+    given = {"affine": True} if on_load else None
+    calls = tested.check_gradient_of_weight(before=given, behind=given)
+    check(module, "gradient_of_weight", calls, (padding, stride, *zeros), fences)

@@ -88,7 +88,7 @@ def test_a_step_that_does_not_fit_after_all(plan, monkeypatch):
         raise torch.OutOfMemoryError("of the device")
 
     monkeypatch.setattr(Trainer, "step", step)
-    monkeypatch.setattr(memory, "predict", lambda *_: "no reason")
+    monkeypatch.setattr(memory, "predict", lambda *_, **__: "no reason")
     done = plan()
     assert done.status == 0, done.err
     assert "memory   not predicted: no reason" in done.out

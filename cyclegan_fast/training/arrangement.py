@@ -39,12 +39,13 @@ class Arrangement:
     """Which passes of a step run together, and where.
 
     Args:
-        device: of the step; without a GPU there is one stream.
+        device: of the step.
         ordered: the order of the passes is part of the result, see `is_ordered`.
         merge: let pictures of one size go through a network together; not where ordered.
         by_hand: walk networks by hand, and so join weight gradients; not where ordered.
         pair: let walks side by side give their norms to the device together, see beside.py.
-        branches: let a GPU do side by side what does not need each other; not where ordered.
+        branches: let a GPU do side by side what does not need each other; on a GPU alone, and not
+            where ordered.
         checkpoint: run residual blocks forward again in backward, see `HandWalk`.
     """
 
@@ -56,7 +57,7 @@ class Arrangement:
         merge: bool,
         by_hand: bool,
         pair: bool,
-        branches: bool = True,
+        branches: bool = False,
         checkpoint: bool = False,
     ) -> None:
         self.ordered = ordered
@@ -64,9 +65,8 @@ class Arrangement:
         self.by_hand = by_hand
         self.pair = pair
         self.checkpoint = checkpoint
-        parallel = device.type == "cuda" and branches and not ordered
-        self._side = torch.cuda.Stream(device) if parallel else None
-        self._last = torch.cuda.Stream(device) if parallel else None
+        self._side = torch.cuda.Stream(device) if branches else None
+        self._last = torch.cuda.Stream(device) if branches else None
 
     def both(
         self, net: Callable[[Tensor], Tensor], first: Tensor, second: Tensor
@@ -163,11 +163,7 @@ def resolve_join(config: TrainConfig, *, merge: bool, ordered: bool) -> bool:
     Raises:
         ValueError: join is "on", and the networks forbid it.
     """
-    if config.join == "on" and ordered:
-        raise ValueError(
-            "config: join is on, but dropout, batch norm and buffers see the order of the passes. "
-            "Use --join auto."
-        )
+    _check_order("join", config.join, ordered=ordered)
     return config.join == "on" or (config.join == "auto" and merge)
 
 
@@ -205,12 +201,16 @@ def resolve_branches(config: TrainConfig, device: torch.device, *, ordered: bool
         raise ValueError(
             "config: branches is on, but a CPU does one thing after another. Use --branches auto."
         )
-    if config.branches == "on" and ordered:
-        raise ValueError(
-            "config: branches is on, but dropout, batch norm and buffers see the order of the "
-            "passes. Use --branches auto."
-        )
+    _check_order("branches", config.branches, ordered=ordered)
     return config.branches != "off" and device.type == "cuda" and not ordered
+
+
+def _check_order(option: str, value: str, *, ordered: bool) -> None:
+    if value == "on" and ordered:
+        raise ValueError(
+            f"config: {option} is on, but dropout, batch norm and buffers see the order of the "
+            f"passes. Use --{option} auto."
+        )
 
 
 def resolve_checkpoint(config: TrainConfig, *, ordered: bool) -> bool:
